@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub(crate) const MARKER: &str = "# Written by Coral's agent";
 /// The file in a host's folder.
 pub(crate) const FILE: &str = "hosts.toml";
-/// The folder whose rules hold for hosts without a folder of their own.
+/// The folder whose rules apply to hosts without a folder of their own.
 pub(crate) const DEFAULT: &str = "_default";
 
 /// Where the files are.
@@ -55,8 +55,8 @@ impl HostsPaths {
         self.state.join("ca.crt")
     }
 
-    /// What was there before: a folder per host's folder. It holds the file, or nothing where the
-    /// folder had none.
+    /// The backups: one folder for each host's folder. It holds the earlier file, or nothing if
+    /// there was none.
     pub(crate) fn kept(&self) -> PathBuf {
         self.state.join("kept")
     }

@@ -6,8 +6,9 @@
 //! and removed (`images`); and the object's status (`report`, `publish`).
 //!
 //! It reads no Secret, writes no Node, and knows nothing of Images, mirrors or routes: the
-//! controller makes one flat list of them. What it holds in memory can be lost at any moment; the
-//! runtime, the files and the object's status have it all. Start reading at `node`.
+//! controller makes one flat list of them. Its memory can be lost at any moment, because everything
+//! in it can be read again from the runtime, the files and the object's status. Start reading at
+//! `node`.
 //!
 //! ```no_run
 //! use coral_agent::{AgentError, Config};

@@ -32,12 +32,12 @@ use work::{Done, Work};
 
 /// How often a pass runs without a change. It asks the runtime, never the API server.
 const LOOK: SignedDuration = SignedDuration::from_mins(1);
-/// How soon names are looked at that were just given, and pulls that were just cancelled: the
-/// runtime learns of both a moment later.
+/// How soon a pass checks names that were just added, and pulls that were just cancelled: the
+/// runtime shows both a moment later.
 const SETTLE: SignedDuration = SignedDuration::from_millis(25);
-/// How long removals are made one after the other at most, while no pull starts.
+/// How long passes may make removals one after the other without starting a pull.
 const REMOVALS: SignedDuration = SignedDuration::from_mins(5);
-/// How soon a runtime that did not answer is asked again.
+/// How soon a runtime is asked again that did not answer.
 const RUNTIME_RETRY: SignedDuration = SignedDuration::from_secs(3);
 /// How often the CA's file is read.
 const CA_CHECK: Duration = Duration::from_secs(5);
@@ -47,14 +47,14 @@ const CA_CHECK: Duration = Duration::from_secs(5);
 pub(crate) struct Settings {
     /// Folder with `ca.crt`, mounted from a ConfigMap.
     pub(crate) coral_dir: PathBuf,
-    /// Folder of hosts' folders, instead of the runtime's own answer.
+    /// Folder of hosts' folders, instead of the one that the runtime reports.
     pub(crate) certs_dir: Option<PathBuf>,
     /// Most pulls at once.
     pub(crate) parallel: usize,
 }
 
-/// The loop and what it remembers. All of it can be lost: it is read again from the runtime, the
-/// files and the object's status.
+/// The loop and its memory. All of it can be lost: it is read again from the runtime, the files and
+/// the object's status.
 pub(crate) struct Node<R> {
     runtime: Runtime<R>,
     settings: Settings,
@@ -73,11 +73,12 @@ pub(crate) struct Node<R> {
     placed: BTreeSet<String>,
     /// The last states of images, reported while the runtime does not answer.
     last: Vec<NodeImageStatus>,
-    /// The changes of names that the last look made, and the looks in a row that made the same.
+    /// The changes of names that the last pass made, and the number of passes in a row that made
+    /// the same.
     settling: (Vec<NameAction>, u32),
     names: names::Memory,
     hold: Hold,
-    /// Since when looks have made removals one after the other, with no pull between them.
+    /// Since when passes have made removals one after the other, with no pull between them.
     removing_since: Option<Timestamp>,
     work: Work,
 }
@@ -131,11 +132,11 @@ impl<R: ImageRuntime> Node<R> {
         }
     }
 
-    /// One look at everything; says when to look again.
+    /// One pass over everything. Returns when the next one is due.
     async fn turn(&mut self) -> Timestamp {
         let now = Timestamp::now();
         let Some(object) = self.seen.borrow_and_update().object().cloned() else {
-            // Without an object nothing is known of what the node should hold: it stays as it is.
+            // Without an object it is not known what the node should hold: it stays as it is.
             return now + LOOK;
         };
         self.restore(&object, now);
@@ -176,7 +177,7 @@ impl<R: ImageRuntime> Node<R> {
 }
 
 impl<R: ImageRuntime> Node<R> {
-    /// Takes over what an agent before this one, or this one about another object, had reported.
+    /// Restores the state that a previous agent, or this one for another object, had reported.
     fn restore(&mut self, object: &NodeImages, now: Timestamp) {
         let uid = object.metadata.uid.clone();
         if self.uid.is_some() && self.uid == uid {
@@ -198,7 +199,7 @@ impl<R: ImageRuntime> Node<R> {
         self.proofs = Proofs::restored(&self.stored.registries, &object.spec.registries, now);
     }
 
-    /// Starts the probe that is due, and says when the next one is.
+    /// Starts the probe that is due, and returns when the next one is.
     fn probe(&mut self, hosts: &[Host<'_>], now: Timestamp) -> Timestamp {
         if self.work.is_probing() {
             return now + LOOK;
@@ -273,8 +274,8 @@ impl<R: ImageRuntime> Node<R> {
         if !decision.removal_waits {
             self.hold = self.hold.after(removes, now);
         }
-        // After removals: the runtime removes an image with every name that it has then. Removals
-        // that are left wait for these pulls.
+        // Pulls come after removals: the runtime removes an image with all the names that it has by
+        // then. Removals that are left wait for these pulls.
         let pulls = decision.pulls.iter().filter(|_| !removes);
         for pull in pulls {
             self.work.pull(runtime.clone(), pull.clone(), now);
@@ -286,8 +287,8 @@ impl<R: ImageRuntime> Node<R> {
         Ok(decision)
     }
 
-    /// Whether the next looks make the removals that are left before any pull starts, which they
-    /// would have to wait for.
+    /// Whether the next passes make the removals that are left before any pull starts, which the
+    /// removals would have to wait for.
     fn goes_on_removing(&mut self, is_any_left: bool, now: Timestamp) -> bool {
         let since = self.removing_since.unwrap_or(now).min(now);
         let goes_on = is_any_left && now.duration_since(since) < REMOVALS;
@@ -295,8 +296,8 @@ impl<R: ImageRuntime> Node<R> {
         goes_on
     }
 
-    /// When to look at names again that are changed now: longer each time, should they never
-    /// become what they were made.
+    /// When to check names again that are changed now. The wait grows each time, in case the
+    /// changes never take effect.
     fn settle(&mut self, actions: &[NameAction]) -> Option<SignedDuration> {
         let (last, looks) = &mut self.settling;
         *looks = if last == actions { *looks + 1 } else { 1 };
@@ -305,7 +306,7 @@ impl<R: ImageRuntime> Node<R> {
         (!actions.is_empty()).then_some(wait)
     }
 
-    /// Notes that a pull gives its slot to others, or ends for a removal.
+    /// Records that a pull gives its slot to others, or ends for a removal.
     fn put_back(&mut self, name: &str, now: Timestamp) {
         tracing::info!(
             image = name,
@@ -316,7 +317,7 @@ impl<R: ImageRuntime> Node<R> {
         });
     }
 
-    /// Where the hosts stand, for images.
+    /// The states of the hosts, for images.
     fn inside(&self, hosts: &[Host<'_>]) -> BTreeMap<String, Inside> {
         let inside = hosts.iter().map(|host| {
             let inside = Inside {
@@ -358,7 +359,7 @@ impl<R: ImageRuntime> Node<R> {
         }
     }
 
-    /// Notes a pull on every image of the spec that it was for.
+    /// Records a pull on every image of the spec that it was for.
     fn note_pull(&mut self, name: &str, result: &Result<(), RuntimeError>, now: Timestamp) {
         self.note_attempts(name, |image, before, is_inside| {
             let error = result.as_ref().err()?;
@@ -454,7 +455,7 @@ fn unwritten(hosts: &[Host<'_>]) -> Option<String> {
     })
 }
 
-/// Ends at this time; at once where it has passed, and after [`LOOK`] where the clock was set back
+/// Completes at this time; at once if it has passed, and after [`LOOK`] if the clock was set back
 /// meanwhile.
 async fn until(wake: Timestamp) {
     let wait = wake.duration_since(Timestamp::now()).min(LOOK);

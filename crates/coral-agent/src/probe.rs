@@ -24,20 +24,20 @@ const LONGEST_OWN: SignedDuration = SignedDuration::from_secs(15);
 /// Longest wait after failures of a routed host, whose probe may reach the source.
 const LONGEST_ROUTED: SignedDuration = SignedDuration::from_mins(5);
 
-/// What is known of a host.
+/// The recorded state of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// The entry that it is about: a changed one is proved again.
     entry: Key,
-    /// Nothing, or why the last probe failed.
+    /// Why the last probe failed; `None` if it succeeded.
     failure: Option<String>,
     /// Failures in a row.
     failures: u32,
-    /// When to look again.
+    /// When to probe it again.
     next: Timestamp,
 }
 
-/// What makes two entries of a host different.
+/// A text that differs between two different entries of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
     registry: String,
@@ -59,11 +59,11 @@ impl Key {
 #[derive(Debug, Clone)]
 pub(crate) struct Host<'a> {
     pub(crate) entry: &'a NodeRegistry,
-    /// Where the host stands while its file is not in place; nothing where it is.
+    /// The state of the host while its file is not in place; `None` if it is.
     pub(crate) trouble: Option<Standing>,
 }
 
-/// What is known of the hosts.
+/// The recorded states of the hosts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Proofs {
     by_host: BTreeMap<String, Proof>,
@@ -87,16 +87,16 @@ enum Kind {
     OtherFailing,
 }
 
-/// What to do now.
+/// The next step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Probe this host.
     Probe(String),
-    /// Nothing before then.
+    /// Do nothing before then.
     Wait(Option<Timestamp>),
 }
 
-/// What is known of a host, for images and for the status.
+/// The state of a host, for images and for the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// The last probe succeeded.
@@ -108,7 +108,8 @@ pub(crate) enum Standing {
 }
 
 impl Proofs {
-    /// What an agent before this one had proved: it counts until it is proved again, at once.
+    /// A host that a previous agent had proved: that counts until the host is probed again, at
+    /// once.
     pub(crate) fn restored(
         statuses: &[NodeRegistryStatus],
         entries: &[NodeRegistry],
@@ -193,7 +194,7 @@ impl Proofs {
         }
     }
 
-    /// Notes how a probe of this entry went.
+    /// Records the result of a probe of this entry.
     pub(crate) fn note(
         &mut self,
         entry: &NodeRegistry,
@@ -232,7 +233,7 @@ impl Proofs {
             .retain(|host, _| entries.iter().any(|entry| entry.host == *host));
     }
 
-    /// Where a host stands. A routed host is ready only while its registry's own name is.
+    /// The state of a host. A routed host is ready only while its registry's own name is.
     pub(crate) fn standing(&self, host: &Host<'_>, hosts: &[Host<'_>]) -> Standing {
         if let Some(trouble) = &host.trouble {
             return trouble.clone();

@@ -14,10 +14,10 @@ use crate::pulse::Pulse;
 
 /// The owner of the status' fields.
 const MANAGER: &str = "coral-agent";
-/// Average time between writes: what happens in between goes into one.
+/// Average time between writes: changes in between share one write.
 const BATCH: Duration = Duration::from_millis(500);
-/// Writes that may follow each other at once after a quiet time: an image that is asked for and
-/// one that is there are each worth one.
+/// Writes that may follow each other at once after a quiet time: an image that was requested and
+/// one that has arrived each deserve one.
 const BURST: u32 = 3;
 /// Longest wait after failures.
 const LONGEST: Duration = Duration::from_secs(30);
@@ -27,11 +27,11 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A status to write.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
-    /// The object's UID: another object of that name has nothing of what was written before.
+    /// The object's UID: another object of that name does not have the earlier writes.
     pub(crate) uid: String,
     /// What to write.
     pub(crate) status: NodeImagesStatus,
-    /// What the object held when the agent first saw it.
+    /// The status of the object when the agent first saw it.
     pub(crate) stored: NodeImagesStatus,
 }
 
@@ -74,7 +74,7 @@ pub(crate) async fn publish(
                     error = message,
                     "the status of NodeImages could not be written"
                 );
-                // A newer report is written as well after the wait.
+                // A newer report replaces this one after the wait.
                 tokio::time::sleep(wait).await;
             }
         }
@@ -84,7 +84,7 @@ pub(crate) async fn publish(
     }
 }
 
-/// When the writes so far will have been one in each [`BATCH`].
+/// The time until which the writes so far use up the rate of one per [`BATCH`].
 struct Pace(Instant);
 
 impl Pace {

@@ -10,44 +10,44 @@ use tokio::time::Instant;
 /// Longest time without progress in the looks at the node: twice the time between two looks without
 /// a change, and longer than any single call of the container runtime may take.
 const LONGEST_STEP: Duration = Duration::from_mins(2);
-/// How long the API server may fail: a restart of it is no trouble of the agent.
+/// How long the API server may fail: its restart is not a fault of the agent.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A watch that has not failed for so long works, though it may have brought nothing: it is tried
 /// again after ten seconds at most, and a connection has thirty.
 const QUIET: Duration = Duration::from_secs(45);
 
-/// What the agent's parts note of themselves. Clones share it.
+/// The progress that the agent's parts report. Clones share one state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pulse(Arc<Mutex<Beats>>);
 
 impl Pulse {
-    /// Notes that a look at the node begins, or gets on: a look that makes many calls of a slow
+    /// Records that a pass over the node begins or makes progress: a pass with many calls to a slow
     /// runtime may take minutes.
     pub(crate) fn goes_on(&self) {
         self.beats().step = Some(Instant::now());
     }
 
-    /// Notes that the watch failed.
+    /// Records that the watch failed.
     pub(crate) fn watch_failed(&self) {
         self.beats().watch.failed(Instant::now(), Some(QUIET));
     }
 
-    /// Notes that the watch brought something.
+    /// Records that the watch delivered something.
     pub(crate) fn watch_works(&self) {
         self.beats().watch = Failures::default();
     }
 
-    /// Notes that the status was not written.
+    /// Records that the status was not written.
     pub(crate) fn write_failed(&self) {
         self.beats().write.failed(Instant::now(), None);
     }
 
-    /// Notes that the status is written, or that there is none to write.
+    /// Records that the status is written, or that there is none to write.
     pub(crate) fn write_works(&self) {
         self.beats().write = Failures::default();
     }
 
-    /// Nothing, or why the agent does not do its work now.
+    /// Why the agent does not do its work now; `None` if it does.
     pub(crate) fn check(&self) -> Result<(), String> {
         self.beats().check(Instant::now())
     }
@@ -59,7 +59,7 @@ impl Pulse {
 
 #[derive(Debug, Default)]
 struct Beats {
-    /// When the last look began, or got on.
+    /// When the last pass began or made progress.
     step: Option<Instant>,
     watch: Failures,
     write: Failures,
@@ -95,7 +95,7 @@ impl Beats {
 struct Failures(Option<(Instant, Instant)>);
 
 impl Failures {
-    /// Notes a failure. `quiet` is the time without one that ends the row.
+    /// Records a failure. `quiet` is the time without one that ends the row.
     fn failed(&mut self, now: Instant, quiet: Option<Duration>) {
         let first = self.row(now, quiet).unwrap_or(now);
         self.0 = Some((first, now));

@@ -43,7 +43,7 @@ pub(crate) fn registries(
 ) -> Vec<NodeRegistryStatus> {
     let wanted = hosts.iter().map(|host| {
         let (state, message) = match proofs.standing(host, hosts) {
-            // Intended, but worth reporting.
+            // It is intended, but worth reporting.
             Standing::Ready
                 if hides_default && host.entry.policy == NodeRegistryPolicy::NeverContactSource =>
             {
@@ -126,7 +126,7 @@ pub(crate) fn status(
     status
 }
 
-/// What a condition says.
+/// The values of a condition.
 struct ConditionValue {
     truth: Truth,
     reason: &'static str,
@@ -191,7 +191,7 @@ fn sayings(node: &Node, status: &NodeImagesStatus) -> (ConditionValue, Condition
     (ready, said(Truth::False, "Healthy", ""))
 }
 
-/// Reason and message of what is wrong first.
+/// Reason and message of the first problem.
 fn wrong(
     node: &Node,
     status: &NodeImagesStatus,

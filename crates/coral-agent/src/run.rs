@@ -20,7 +20,7 @@ use crate::publish::publish;
 use crate::pulse::Pulse;
 use crate::watch::{WatchedObject, follow};
 
-/// How long the last report may take after the end was asked for.
+/// How long the last report may take after the shutdown was requested.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How an agent runs.
@@ -46,7 +46,7 @@ pub enum AgentError {
     /// The socket's path is not usable.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// There is no way to the API server.
+    /// There is no usable configuration of a cluster.
     #[error("the API server's address and credential are not known")]
     Client(#[source] Box<kube::Error>),
     /// The health address cannot be served.

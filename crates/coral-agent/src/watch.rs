@@ -118,8 +118,8 @@ struct Waits {
 }
 
 impl Waits {
-    /// Takes note of an event. `Init` comes before the list is asked for: it proves nothing, so it
-    /// must not end the waits.
+    /// Applies an event. `Init` comes before the list is requested: it proves nothing, so it must
+    /// not reset the backoff.
     fn answered(&mut self, event: &Event<NodeImages>) {
         if matches!(event, Event::Init) {
             return;

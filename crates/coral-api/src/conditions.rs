@@ -13,29 +13,29 @@ pub mod kind {
     pub const PROGRESSING: &str = "Progressing";
     /// Whether something is wrong that a person should look at.
     pub const DEGRADED: &str = "Degraded";
-    /// Whether the sources of some mirrored images have them no longer.
+    /// Whether some mirrored images no longer exist at their sources.
     pub const SOURCE_GONE: &str = "SourceGone";
-    /// Whether a mirror has stopped deleting tags until a person has looked.
+    /// Whether a mirror has stopped deleting tags until a person confirms it.
     pub const PRUNE_PAUSED: &str = "PrunePaused";
     /// Whether a registry has room for what is pushed.
     pub const STORAGE_AVAILABLE: &str = "StorageAvailable";
-    /// Whether a build waits for its turn, and since when.
+    /// Whether a build waits for a slot, and since when.
     pub const IN_QUEUE: &str = "InQueue";
     /// Whether every Ready node takes part in a lock's routes.
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }
 
-/// Longest message of a condition, in bytes. Kubernetes allows 32,768; one reads less.
+/// Longest message of a condition, in bytes. Kubernetes allows 32,768, which is more than people read.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// Whether a condition holds.
+/// The status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Truth {
     /// It holds.
     True,
     /// It does not hold.
     False,
-    /// Nothing is known.
+    /// It is not known whether it holds.
     Unknown,
 }
 
@@ -56,16 +56,16 @@ impl From<bool> for Truth {
     }
 }
 
-/// What a condition says.
+/// The new values of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConditionUpdate<'a> {
     /// Its type, such as [`kind::READY`].
     pub kind: &'a str,
-    /// Whether it holds.
+    /// Its status.
     pub truth: Truth,
     /// One word in camel case, such as `ProbeFailed`.
     pub reason: &'a str,
-    /// What is so, in words, and what to do. Cut at [`MAX_MESSAGE`].
+    /// The state in words, and what to do. Cut at [`MAX_MESSAGE`].
     pub message: &'a str,
 }
 
@@ -113,7 +113,7 @@ pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
         .any(|c| c.type_ == kind && c.status == Truth::True.as_str())
 }
 
-/// `text`, at most `most` bytes of it, cut between letters and then ending in `…`.
+/// At most `most` bytes of `text`. If it is cut, then between characters, and it ends in `…`.
 pub fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

@@ -42,7 +42,7 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
 ///
 /// # Errors
 ///
-/// None with the CRDs of [`crds`]; those that cannot be written as YAML otherwise.
+/// If a CRD cannot be written as YAML, which does not happen with those of [`crds`].
 pub fn to_yaml(crds: &[CustomResourceDefinition]) -> Result<String, YamlError> {
     let mut text = String::new();
     for crd in crds {
@@ -65,7 +65,7 @@ impl YamlError {
     }
 }
 
-/// Bounds are floating-point numbers in Kubernetes' type, and `1.0` in the YAML would be odd.
+/// Bounds are floating-point numbers in Kubernetes' type; without this the YAML would have `1.0`.
 fn with_integers(json: Json) -> Json {
     match json {
         Json::Array(items) => items.into_iter().map(with_integers).collect(),
@@ -80,6 +80,6 @@ fn with_integers(json: Json) -> Json {
 
 fn integer(number: &serde_json::Number) -> Option<serde_json::Number> {
     let value = number.as_f64().filter(|value| value.fract() == 0.0)?;
-    // Written without a fraction, the number is read as an integer where it fits into one.
+    // A number that is written without a fraction is read as an integer if it fits into one.
     format!("{value:.0}").parse().ok()
 }

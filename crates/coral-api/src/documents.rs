@@ -1,4 +1,4 @@
-//! YAML documents from files: what `coral up` reads is what a cluster takes.
+//! YAML documents from files: `coral up` reads the same objects that a cluster accepts.
 
 mod bounds;
 mod check;
@@ -23,11 +23,11 @@ use crate::secret::Secret;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_SIZE: usize = 4 * 1024 * 1024;
-/// Stack to read with: several times what an unoptimised build takes at the deepest nesting.
+/// Stack of the reading thread: several times what an unoptimised build needs at the deepest nesting.
 const STACK_SIZE: usize = 16 * 1024 * 1024;
-/// Most documents that are read of one file.
+/// Most documents that are read from one file.
 const MAX_DOCUMENTS: usize = 10_000;
-/// Most errors that are reported of one file.
+/// Most errors that are reported for one file.
 const MAX_ERRORS: usize = 100;
 
 pub use crate::metadata::DEFAULT_NAMESPACE;
@@ -37,15 +37,15 @@ pub use crate::metadata::DEFAULT_NAMESPACE;
 pub struct Document {
     /// The file, as it was named to [`read`].
     pub origin: String,
-    /// The line its first key stands in, counted from 1.
+    /// The line of its first key, counted from 1.
     pub line: usize,
-    /// What it holds.
+    /// Its content.
     pub object: Object,
-    /// What a person should know, though it can be used.
+    /// Warnings: the document can be used all the same.
     pub warnings: Vec<String>,
 }
 
-/// What a document holds.
+/// The content of a document.
 #[derive(Debug, Clone)]
 pub enum Object {
     /// A mirror, checked: [`RegistryMirror::settings`] gives no error.
@@ -54,7 +54,7 @@ pub enum Object {
     Registry(Box<Registry>),
     /// A Secret.
     Secret(Box<Secret>),
-    /// An object that plays no part here.
+    /// An object that Coral does not use in files.
     Skipped {
         /// Its kind.
         kind: String,
@@ -120,8 +120,8 @@ impl std::error::Error for DocumentError {}
 /// Reads every document of a file; `origin` is its name in messages. Every error that can be
 /// found is reported, in the order of the lines.
 ///
-/// It takes a thread of its own while it reads: the reader of YAML recurses, and what it needs at
-/// the deepest nesting that is read is more than some threads have.
+/// It reads on a thread of its own: the YAML parser recurses, and at the deepest nesting that is
+/// allowed it needs more stack than some threads have.
 pub fn read(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK_SIZE);
@@ -143,9 +143,9 @@ pub fn read_here(origin: &str, text: &str) -> Result<Vec<Document>, Vec<Document
     Reading::new(origin).read(text)
 }
 
-/// Objects of one kind, namespace and name that stand in more than one document. [`read`] looks
-/// inside its one file; call this for the documents of many. Of two files both are told: which of
-/// them comes first says nothing about whose object it is.
+/// Reports objects of the same kind, namespace and name in more than one document. [`read`] checks
+/// its one file; call this for the documents of several. Errors name both files, because their order
+/// does not say which of them should have the object.
 pub fn duplicates(documents: &[Document]) -> Vec<DocumentError> {
     let mut seen: BTreeMap<(&str, &str, &str), &Document> = BTreeMap::new();
     let mut told = BTreeSet::new();
@@ -178,7 +178,7 @@ fn twice(document: &Document, order: &str, other: &Document) -> DocumentError {
     }
 }
 
-/// What was found in a file so far.
+/// The documents and errors of a file so far.
 struct Reading<'a> {
     origin: &'a str,
     documents: Vec<Document>,

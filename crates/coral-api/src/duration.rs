@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Longest duration that is taken: 100 years. Nothing in the API waits longer.
+/// Longest duration that is accepted: 100 years. Nothing in the API waits longer.
 const MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A duration as Go writes it: `1h30m`, `90s`, `1.5h`, `300ms`. Never negative.
@@ -14,19 +14,19 @@ pub struct GoDuration(Duration);
 /// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Nothing that can be read.
+    /// It is not a duration at all.
     #[error("{0:?} is not a duration: write numbers with units, such as 1h30m, 90s or 500ms")]
     Form(String),
     /// A number without unit.
     #[error("{0:?} has no unit: write hours, minutes and seconds, such as 1h30m or {0}s")]
     NoUnit(String),
-    /// Days and weeks, where only Go's units are taken.
+    /// Days or weeks, where only Go's units are accepted.
     #[error("{0:?} has a unit that is not taken here: h, m, s and ms are; a day is 24h")]
     Unit(String),
     /// Below zero.
     #[error("{0:?} is negative")]
     Negative(String),
-    /// More than a lifetime.
+    /// More than 100 years.
     #[error("{0:?} is longer than 100 years")]
     TooLong(String),
 }

@@ -1,9 +1,9 @@
 //! Coral's API types, group `stvz.io`, version `v1`, and the reading of YAML documents.
 //!
-//! The types here are what people write; nothing here talks to anything. Where typed text has a
-//! meaning of its own (references, durations, schedules), a second type holds it, and one call
-//! makes the one from the other and names every problem with its path:
-//! [`RegistryMirror::settings`]. Start reading at [`documents::read`] and [`RegistryMirror`].
+//! The types here are what people write; the crate makes no connections. Where text has to be parsed
+//! (references, durations, schedules), a second type holds the result. One call, such as
+//! [`RegistryMirror::settings`], makes the second type from the first and names every problem with
+//! its path. Start reading at [`documents::read`] and [`RegistryMirror`].
 //! ```
 //! use coral_api::documents::{self, Object};
 //!

@@ -1,4 +1,4 @@
-//! Name and namespace of an object, of which Kubernetes' metadata makes options; and its times.
+//! Name and namespace of an object, which are `Option`s in Kubernetes' metadata; and its times.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};

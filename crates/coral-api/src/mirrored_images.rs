@@ -151,12 +151,12 @@ impl MirroredImage {
         }
     }
 
-    /// Whether the destination holds the image, whatever a later look at it came to.
+    /// Whether the destination holds the image, even if a later check failed.
     pub fn is_held(&self) -> bool {
         self.digest.is_some()
     }
 
-    /// Whether the last look at the image, or its last copy, failed.
+    /// Whether the last check or copy of the image failed.
     pub fn has_failed(&self) -> bool {
         matches!(self.state, MirroredState::Failing | MirroredState::Error)
     }

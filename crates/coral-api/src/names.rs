@@ -1,5 +1,5 @@
-//! Every name that people and other programs rely on, in one place. Changing one breaks clusters
-//! that run: they are a contract.
+//! Every name that people and other programs rely on, in one place. They are a contract: changing
+//! one breaks running clusters.
 
 /// The API group.
 pub const GROUP: &str = "stvz.io";
@@ -14,15 +14,15 @@ pub mod kind {
     pub const IMAGE: &str = "Image";
     /// These images, in that registry.
     pub const REGISTRY_MIRROR: &str = "RegistryMirror";
-    /// A registry, managed.
+    /// A managed registry.
     pub const REGISTRY: &str = "Registry";
     /// A build with the user's own container.
     pub const IMAGE_BUILD: &str = "ImageBuild";
-    /// What administrators force.
+    /// What administrators allow and enforce for pods.
     pub const INJECTION_POLICY: &str = "InjectionPolicy";
-    /// What one node should hold; the controller's own.
+    /// What one node should hold; written by the controller.
     pub const NODE_IMAGES: &str = "NodeImages";
-    /// What a mirror holds; the controller's own.
+    /// What a mirror holds; written by the controller.
     pub const MIRRORED_IMAGES: &str = "MirroredImages";
     /// Image names unchanged, pulls from inside.
     pub const REGISTRY_ROUTE: &str = "RegistryRoute";
@@ -45,11 +45,11 @@ pub mod kind {
 
 /// Annotations on pods, their owners, namespaces and mirrors.
 pub mod annotation {
-    /// What is wished for: `pull-policy,selectors,registry`, each with an optional value, or `none`.
+    /// The requested changes: `pull-policy,selectors,registry`, each with an optional value, or `none`.
     pub const INJECT: &str = "image.stvz.io/inject";
-    /// The containers that are meant, by name.
+    /// The containers to change, by name.
     pub const INCLUDE: &str = "image.stvz.io/include";
-    /// The containers that are not meant, by name. Ignored beside [`INCLUDE`].
+    /// The containers not to change, by name. Ignored beside [`INCLUDE`].
     pub const EXCLUDE: &str = "image.stvz.io/exclude";
     /// The older spelling of [`INCLUDE`].
     pub const INCLUDED: &str = "image.stvz.io/included";
@@ -66,9 +66,9 @@ pub mod annotation {
 
 /// Labels on nodes.
 pub mod label {
-    /// Before the hash of an image's canonical reference; the value is its state on the node.
+    /// Prefix of the hash of an image's canonical reference; the value is its state on the node.
     pub const IMAGE_PREFIX: &str = "image.stvz.io/";
-    /// Before the hash of a registry; the value is `ready` where nodes can pull from it.
+    /// Prefix of the hash of a registry; the value is `ready` where nodes can pull from it.
     pub const REGISTRY_PREFIX: &str = "registry.stvz.io/";
     /// Value of an image's label where the image is there.
     pub const AVAILABLE: &str = "available";
@@ -136,7 +136,7 @@ pub mod build {
     pub const UID: &str = "image.stvz.io/build-uid";
     /// Annotation of a run's Job: the generation of the ImageBuild that it was made for.
     pub const GENERATION: &str = "image.stvz.io/build-generation";
-    /// Annotation of a run's Job that was let run.
+    /// Annotation of a run's Job that was started.
     pub const BEGUN: &str = "image.stvz.io/build-begun";
 }
 
@@ -174,5 +174,5 @@ pub fn is_of_system(host: &str) -> bool {
 
 /// The finalizer of the older Coral: objects that still carry it must be deletable.
 pub const FINALIZER: &str = "image.stvz.io/finalizer";
-/// The taint on a node whose set of images is not there yet.
+/// The taint on a node whose images are not all there yet.
 pub const STARTUP_TAINT: &str = "image.stvz.io/not-ready";

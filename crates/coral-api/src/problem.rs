@@ -17,7 +17,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Problems as they are found. Every one is kept, so that a person mends a file in one go.
+/// Problems as they are found. All of them are kept, so that a person can correct a file in one go.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Vec<Problem>);
 
@@ -29,12 +29,12 @@ impl Problems {
         });
     }
 
-    /// Notes a value of an enumeration that a newer version may know.
+    /// Adds a problem about a value of an enumeration that a newer version may know.
     pub(crate) fn unknown_value(&mut self, path: impl Into<String>) {
         self.add(path, "has a value that this version of Coral does not know");
     }
 
-    /// The value, or `None` with the error and its sources noted.
+    /// The value; `None` if it is an error, which is added with its sources.
     pub(crate) fn check<T, E: std::error::Error>(
         &mut self,
         path: impl Into<String>,

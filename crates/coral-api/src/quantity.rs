@@ -5,7 +5,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity(u64);
 
-/// Why a text is no amount of bytes.
+/// Why a text is not an amount of bytes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Not a number with a known unit.
@@ -28,7 +28,7 @@ const UNITS: [(&str, u64); 8] = [
 ];
 
 impl Quantity {
-    /// Reads one.
+    /// Parses a quantity.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let shown = || text.chars().take(40).collect::<String>();
         let with_unit = UNITS
@@ -47,7 +47,7 @@ impl Quantity {
             .ok_or_else(|| QuantityError::TooLarge(shown()))
     }
 
-    /// So many bytes.
+    /// A quantity of this many bytes.
     pub fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }

@@ -1,4 +1,4 @@
-//! The kind Registry: a registry, managed.
+//! The kind Registry: a managed registry.
 //!
 //! Two stages, as for mirrors: the types of this file are what was typed; [`RegistrySettings`] is
 //! what it means, made by [`Registry::settings`].
@@ -85,8 +85,8 @@ pub struct RegistrySpec {
     /// Who may read and write. Without it, anonymous clients may read and write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<RegistryAuth>,
-    /// Refuses everything that writes while true, but for the mirrors that this registry is the
-    /// destination of.
+    /// While true, refuses all writes except those of the mirrors whose destination is this
+    /// registry.
     #[serde(
         default,
         deserialize_with = "nullable",
@@ -110,10 +110,10 @@ pub struct RegistrySpec {
     /// Bounds for what clients do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<RegistryLimits>,
-    /// When blobs that nothing holds any more are deleted. They are without it, too.
+    /// When blobs that nothing refers to any more are deleted. Without it, the defaults apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gc: Option<RegistryCollection>,
-    /// How content is looked for that the disk has damaged. It is without it, too.
+    /// How the registry finds content that the disk has damaged. Without it, the defaults apply.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrub: Option<RegistryScrub>,
     /// What the registry writes into its log in a cluster. A change restarts the registry's pod.
@@ -141,7 +141,7 @@ pub struct RegistryBuilds {
 #[serde(rename_all = "camelCase")]
 pub struct RegistryTls {
     /// Secret of type `kubernetes.io/tls` in the registry's namespace: `tls.crt`, the certificate
-    /// and those that vouch for it, and `tls.key`. A changed one is used at once.
+    /// followed by its intermediates, and `tls.key`. Changes take effect at once.
     #[schemars(length(min = 1, max = 253))]
     pub secret_name: String,
 }
@@ -282,13 +282,13 @@ pub struct RegistryLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub open_uploads: Option<u32>,
-    /// How long an upload is kept to which nothing is added: `1m` to `720h`, `24h` if not given.
+    /// How long an upload without progress is kept: `1m` to `720h`, `24h` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration("1m", "720h"))]
     pub upload_expiry: Option<String>,
-    /// How many connections are served at once, others being refused with 503: 1 to 1000000, 4096
-    /// if not given.
+    /// How many connections are served at once: 1 to 1000000, 4096 if not given. Further ones are
+    /// refused with 503.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000), extend("format" = "int32"))]
     pub connections: Option<u32>,

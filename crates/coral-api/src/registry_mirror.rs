@@ -158,7 +158,7 @@ pub struct RegistryMirrorSpec {
 }
 
 impl RegistryMirrorSpec {
-    /// Differs whenever `prune` does in more than `dryRun`, which is set in order to look at what
+    /// Differs whenever `prune` differs in more than `dryRun`, which is set in order to look at what
     /// vanished; `None` while nothing is pruned. Other changes of a spec are made for other reasons,
     /// also by persons who know of no pause, and confirm no deletion.
     pub fn prune_digest(&self) -> Option<Digest> {

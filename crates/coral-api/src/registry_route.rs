@@ -60,7 +60,7 @@ use crate::nullable;
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryRouteSpec {
-    /// Hosts as they stand in references, 1 to 100: `docker.io`, `quay.io`, `registry.example.com:5000`.
+    /// Hosts as references name them, 1 to 100: `docker.io`, `quay.io`, `registry.example.com:5000`.
     /// Not the name of a Service.
     #[schemars(
         length(min = 1, max = 100),
@@ -109,7 +109,7 @@ pub enum SourcePolicy {
     AllowContactingSource,
     /// Only the registry is asked; what it does not have is refused with a message.
     NeverContactSource,
-    /// A value of a newer Coral. Such a route is not put in place.
+    /// A value of a newer Coral. Such a route has no effect.
     #[serde(other)]
     #[schemars(skip)]
     Unknown,

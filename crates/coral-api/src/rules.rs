@@ -1,10 +1,10 @@
-//! CEL rules that several types share. The API server evaluates them; `settings()` says the same
-//! of files, and a test holds the two together.
+//! CEL rules that several types share. The API server evaluates them; `settings()` applies the same
+//! rules to files, and a test compares the two.
 
 use kube::core::Rule;
 
-/// What [`GoDuration`](crate::GoDuration) reads. Only what has this form is handed to CEL's
-/// `duration()`, whose own error would stand before the rule's message.
+/// The form that [`GoDuration`](crate::GoDuration) reads. Only text of this form is passed to CEL's
+/// `duration()`, whose own error would hide the rule's message.
 const DURATION: &str = "^(0|[+]?(([0-9]+[.]?[0-9]*|[.][0-9]+)(ns|us|µs|μs|ms|s|m|h))+)$";
 /// What [`Quantity`](crate::Quantity) reads: Kubernetes itself also takes `1.5G` and `100e3`.
 const BYTES: &str = "^[0-9]{1,20}(k|M|G|T|Ki|Mi|Gi|Ti)?$";
@@ -97,13 +97,13 @@ pub(crate) fn certificates() -> Rule {
         .message("is not PEM text: it begins with -----BEGIN CERTIFICATE-----")
 }
 
-/// PEM text without a private key, which everyone who reads the object would see.
+/// PEM text without a private key, which everyone who may read the object would see.
 pub(crate) fn no_private_key() -> Rule {
     Rule::new("!self.contains('PRIVATE KEY-----')")
         .message("holds a private key: give certificates only")
 }
 
-/// Options of TLS where there is no TLS.
+/// Refuses TLS options together with plain HTTP.
 pub(crate) fn tls_options_need_tls() -> Rule {
     Rule::new("!has(self.plainHTTP) || !self.plainHTTP || (!has(self.tlsVerify) && !has(self.ca))")
         .message("has plainHTTP with tlsVerify or ca: those belong to HTTPS")

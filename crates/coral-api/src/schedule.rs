@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// When to do something, as cron says it: minute, hour, day of month, month, day of week, in UTC.
-/// `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` are understood. Where both days are
-/// given, either is enough.
+/// `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` are understood. If both day fields are
+/// given, a day that matches one of them is enough.
 #[derive(Debug, Clone)]
 pub struct CronSchedule {
     text: String,
@@ -98,7 +98,7 @@ impl CronSchedule {
     }
 }
 
-/// What the parser says, in our own case and without the name of its error.
+/// The parser's message in lower case and without the name of its error.
 fn lowered(text: &str) -> String {
     let text = text.trim_end_matches('.');
     let known = [

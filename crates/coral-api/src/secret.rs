@@ -21,9 +21,9 @@ const TLS_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 pub struct Secret {
     /// Name and namespace.
     pub metadata: ObjectMeta,
-    /// What kind of Secret it says it is.
+    /// Its type.
     pub secret_type: Option<String>,
-    /// Values by key, base64 already undone; `stringData` wins over `data`.
+    /// Values by key, decoded from base64; `stringData` takes precedence over `data`.
     pub values: BTreeMap<String, SecretBytes>,
 }
 
@@ -32,7 +32,7 @@ pub struct Secret {
 pub struct SecretBytes(Vec<u8>);
 
 impl SecretBytes {
-    /// Takes the bytes in.
+    /// Wraps the bytes.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
@@ -52,7 +52,7 @@ impl fmt::Debug for SecretBytes {
 /// The Docker credentials of a Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DockerConfig {
-    /// The key they stand under: `.dockerconfigjson` or `.dockercfg`.
+    /// Their key: `.dockerconfigjson` or `.dockercfg`.
     pub key: &'static str,
     /// The JSON text.
     pub json: SecretBytes,

@@ -1,4 +1,4 @@
-//! Which tags of a repository, as it is typed; shared by RegistryMirror and Image.
+//! Which tags of a repository, as people write it.
 
 #![allow(unreachable_pub, reason = "KubeSchema expands a public struct")]
 
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::nullable;
 
-/// Which tags of a repository. `regex`, `glob`, `semver` and `newerThan` must all hold; then
-/// `exclude` takes away; then `latest` keeps the first of what is left.
+/// Selects tags of a repository. A tag must match all of `regex`, `glob`, `semver` and `newerThan`
+/// that are given; then `exclude` removes tags; then `latest` keeps the newest of the remaining ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.latestBy) || has(self.latest)")

@@ -19,7 +19,8 @@ const CA_FILE: &str = "ca.crt";
 /// The names of a Docker configuration: as the contract says, and as the Secret's key is called.
 const CONFIG_FILES: [&str; 2] = [path::CREDENTIAL_FILE, ".dockerconfigjson"];
 
-/// A credential of the internal registry, and what the controller knows about the build container.
+/// A credential for the internal registry, and the controller's information about the build
+/// container.
 #[derive(Debug, Clone)]
 pub struct StepCredential {
     /// The credential.
@@ -31,8 +32,8 @@ pub struct StepCredential {
 }
 
 impl StepCredential {
-    /// This user and password for a registry, without expiry and without knowledge about the build
-    /// container.
+    /// This user and password for a registry, without expiry and without information about the
+    /// build container.
     pub fn new(registry: &Host, user: &str, password: &str) -> Self {
         let origin = "the controller's credential";
         let credentials = Credentials::for_one_host(registry.clone(), user, password, origin);

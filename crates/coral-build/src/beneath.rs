@@ -174,8 +174,8 @@ pub(crate) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// The components of a path that leads nowhere but down. `None` for one that is absolute, has `..` in it
-/// or is too deep; an empty list for the folder itself.
+/// The components of a relative path that stays below its folder. `None` for one that is absolute, has
+/// `..` in it or is too deep; an empty list for the folder itself.
 pub(crate) fn components(path: &Path) -> Option<Vec<&OsStr>> {
     let mut found = Vec::new();
     for component in path.components() {

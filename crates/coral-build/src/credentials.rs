@@ -26,7 +26,8 @@ const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
 const PUSH_ASKS_FOR: Duration = Duration::from_mins(15);
 /// How long `push` tries to report its result: the controller reads it from the pod a second later.
 const TELL_FOR: Duration = Duration::from_secs(2);
-/// How often, since each request may come to another of several controllers, of which one leads.
+/// How many times it tries, since each request may reach another of several controllers, of which
+/// one leads.
 const TELL_TIMES: usize = 5;
 /// The first pause between two requests; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -74,7 +75,7 @@ pub enum ExchangeError {
         #[source]
         source: reqwest::Error,
     },
-    /// The controller said no.
+    /// The controller refused.
     #[error("the controller refused with status {}: {message}", .status.as_u16())]
     Refused {
         /// The status.
@@ -82,7 +83,7 @@ pub enum ExchangeError {
         /// The controller's words.
         message: String,
     },
-    /// No answer in time to a result that was told.
+    /// The controller did not answer a reported result in time.
     #[error("the controller did not answer in time")]
     Late,
     /// The answer is not what the contract says.

@@ -1,7 +1,7 @@
 //! The first step: fetches the source into its folder.
 //!
-//! Whatever kind the source is of, it is written by [`destination`]: bounded in bytes and entries, and
-//! never through a symbolic link.
+//! [`destination`] writes every kind of source: bounded in bytes and entries, and never through a
+//! symbolic link.
 
 mod config_map;
 mod destination;
@@ -171,12 +171,12 @@ pub async fn fetch(
     Ok(report)
 }
 
-/// Unpacks what comes by standard input.
+/// Unpacks an archive from standard input.
 fn stream(mut input: impl Read, to: &mut Destination) -> Result<(), FetchError> {
     unpack::unpack(&mut input, Kind::Folder, to)
 }
 
-/// Does what waits for the file system on a thread for that.
+/// Runs work that waits for the file system on a blocking thread.
 async fn blocking(
     mut to: Destination,
     work: impl FnOnce(&mut Destination) -> Result<(), FetchError> + Send + 'static,

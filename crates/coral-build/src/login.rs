@@ -107,15 +107,15 @@ impl<'a> Login<'a> {
         error.hope().or_else(|| may_help.then_some(Duration::ZERO))
     }
 
-    /// The registry does not take the credential. Whether another one may be taken: the controller may
-    /// sign with another key since, and the registry hear of that key a moment later.
+    /// The registry refused the credential. Returns whether another one may be accepted: the
+    /// controller may have a new signing key, and the registry may get that key a moment later.
     fn is_refused(&mut self) -> bool {
         self.expires = Some(Timestamp::MIN);
         self.source.is_some()
     }
 
-    /// Asks for a credential again if this one ends soon. The old one is used on if that fails: the
-    /// registry says whether it is still good.
+    /// Requests a new credential if this one expires soon. If that fails, the old one stays in use:
+    /// the registry says whether it is still valid.
     async fn renew(&mut self, now: Timestamp) {
         let Some(source) = self.source else { return };
         if self
@@ -148,7 +148,7 @@ pub(crate) trait Failure: std::error::Error + Sized + 'static {
     /// How soon it may pass at the earliest; `None` if it does not pass meanwhile.
     fn hope(&self) -> Option<Duration>;
 
-    /// Whether the registry does not take the credential.
+    /// Whether the registry refused the credential.
     fn is_unauthorized(&self) -> bool;
 }
 

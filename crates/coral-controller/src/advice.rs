@@ -109,7 +109,7 @@ pub(crate) fn of_mirror(mut snapshot: Snapshot) -> Snapshot {
 mod tests {
     use super::*;
 
-    /// The ends of the client's messages.
+    /// Endings of the client's messages.
     const FLAGS: [&str; 9] = [
         "if r.example:5000 speaks plain HTTP, use --plain-http r.example:5000",
         "if its CA is private, name it with --ca r.example=FILE",

@@ -17,7 +17,7 @@ pub(crate) fn has_come(next: Timestamp, now: Timestamp, longest: Duration) -> bo
     next <= now || now.saturating_add(longest).is_ok_and(|last| next > last)
 }
 
-/// How waits grow.
+/// The bounds of the waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Growth {
     /// The wait after the first failure.

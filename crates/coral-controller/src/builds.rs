@@ -108,13 +108,14 @@ impl BuildsPart {
         Ok(plan)
     }
 
-    /// Checks a Job as the API server has stored it and starts it: a later pass would know no more.
+    /// Checks a Job as the API server has stored it and starts it, all in this pass: the next one would
+    /// know nothing more.
     async fn begin(&self, seen: &mut Observed, job: Job, plan: &mut Plan) -> Result<(), ApiError> {
         let (build, now) = (seen.build.clone(), seen.now);
         let key = ObjectKey::from_object(build.as_ref());
         self.note_made(seen, job);
         let next = decide(seen);
-        // Before the steps can ask for anything, the status names their Job.
+        // The status has to name the Job before its steps ask for credentials.
         if let Err(error) = self.publish(&key, &build, &next.status).await {
             tracing::debug!(build = %key, %error, "the next pass writes the status");
             // The Job was made, and holds its slot.

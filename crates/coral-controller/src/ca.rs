@@ -2,7 +2,7 @@
 //! controller's credential endpoint, and the key that signs credentials.
 //!
 //! The authority lives in the Secret `coral-ca`. It is created if it is missing, and never
-//! overwritten: if two controllers create it, the later one uses what the first one made, and an
+//! overwritten: if two controllers create it, the later one uses that of the first, and an
 //! unreadable one is left for a person to repair. The trust bundle goes into the webhook's
 //! configuration and, for the agents, into the ConfigMap `coral` of their namespace. The signing
 //! key is in the Secret `coral-tokens` and is kept in the same way; its public key goes to the
@@ -78,7 +78,7 @@ impl CaPart {
         ObjectKey::new(&self.context.config.namespace, name)
     }
 
-    /// The authority that is there, or a new one.
+    /// The existing authority, or a new one.
     async fn authority(&self, now: Timestamp) -> Result<Authority, PassError> {
         let key = self.own(CA_SECRET);
         match self.context.secrets.get(Self::NAME, &key).await {
@@ -100,7 +100,7 @@ impl CaPart {
                 tracing::info!(secret = %key, "certificate authority created");
                 Ok(authority)
             }
-            // The watch may be behind: the stored one is the authority.
+            // The watch may be behind: the stored authority is the one to use.
             Err(error) if error.is_already_exists() => {
                 let secret = self.writer.get::<Secret>(key).await?.ok_or(error)?;
                 Ok(read_authority(key, &secret)?)
@@ -109,7 +109,7 @@ impl CaPart {
         }
     }
 
-    /// The certificate of one of Coral's own Services; says when it is to be renewed.
+    /// Keeps the certificate of one of Coral's own Services. Returns when it is to be renewed.
     async fn keep_certificate(
         &self,
         secret: &str,
@@ -143,8 +143,8 @@ impl CaPart {
         }
     }
 
-    /// The key that signs credentials: the one that is there, or a new one. One that cannot be read
-    /// is left for a person to look at.
+    /// The key that signs credentials: the existing one, or a new one. An unreadable key is left for
+    /// a person to repair.
     async fn keep_token_key(&self) -> Result<TokenKey, PassError> {
         let key = self.own(TOKENS_SECRET);
         let found = match self.context.secrets.get(Self::NAME, &key).await {
@@ -178,7 +178,7 @@ impl CaPart {
         Ok(())
     }
 
-    /// Owns only the bundle of the one webhook; a missing configuration is fine.
+    /// Writes only the bundle of the one webhook; a missing configuration is not an error.
     async fn keep_webhook_bundle(&self, authority: &Authority) -> Result<(), ApiError> {
         let key = ObjectKey::cluster(WEBHOOK_CONFIGURATION);
         let Some(found) = self.context.cluster.webhooks.get(&key) else {
@@ -244,7 +244,7 @@ impl Part for CaPart {
         }
         self.context.shared.ca.set(authority.bundle().to_owned());
         self.context.shared.authority.set(authority.clone());
-        // Each of these works without the others.
+        // Each of these steps works without the others.
         let webhook = self.keep_certificate(WEBHOOK_SECRET, WEBHOOK_SERVICE, &authority, now);
         let webhook = webhook.await;
         let own = self.keep_certificate(CONTROLLER_SECRET, CONTROLLER_SERVICE, &authority, now);

@@ -1,4 +1,4 @@
-//! What may change, and how parts are notified.
+//! Topics of changes, and how parts are notified of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -51,9 +51,9 @@ pub(crate) enum Topic {
     LockedHosts,
     /// The admission policies of the lock, as stored.
     Lock,
-    /// A running mirror came further, or something was learned of its repositories.
+    /// The progress of running mirrors, and news about the visibility of their repositories.
     MirrorProgress,
-    /// The pods of agents: which are there, and which are ready.
+    /// The pods of agents: which exist, and which are ready.
     AgentPods,
 }
 

@@ -33,7 +33,7 @@ use crate::store::Store;
 pub(crate) struct Cluster {
     /// Images, of every namespace.
     pub(crate) images: Store<Image>,
-    /// What mirrors hold, of every namespace.
+    /// MirroredImages, of every namespace.
     pub(crate) mirrored: Store<MirroredImages>,
     /// Mirrors, of every namespace.
     pub(crate) mirrors: Store<RegistryMirror>,
@@ -45,7 +45,7 @@ pub(crate) struct Cluster {
     pub(crate) routes: Store<RegistryRoute>,
     /// Injection policies.
     pub(crate) policies: Store<InjectionPolicy>,
-    /// What nodes should hold, and hold.
+    /// NodeImages: what nodes should hold, and what they hold.
     pub(crate) node_images: Store<NodeImages>,
     /// Nodes, without what no part reads: annotations, images, volumes, addresses, heartbeats.
     pub(crate) nodes: Store<Node>,
@@ -57,7 +57,7 @@ pub(crate) struct Cluster {
     pub(crate) agents_config: Store<ConfigMap>,
     /// The agents' pods: names, nodes and readiness.
     pub(crate) agent_pods: Store<Pod>,
-    /// The admission policies of the lock, as far as they are there.
+    /// The admission policies of the lock, as far as they exist.
     pub(crate) lock: LockObjects,
 }
 
@@ -133,7 +133,8 @@ impl Cluster {
                 Topic::Namespaces => self.namespaces.ready().await,
                 // In-process values are `Option`s, and readers handle `None`. These objects are
                 // watched by the part that asks for them.
-                // Nothing waits for the agents' pods: an older installation does not grant them.
+                // Nothing waits for the agents' pods: an older installation does not grant the right to
+                // watch them.
                 Topic::Secrets
                 | Topic::AgentPods
                 | Topic::BuildWorkloads

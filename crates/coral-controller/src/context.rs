@@ -1,4 +1,4 @@
-//! What every part is given.
+//! The context that every part gets.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::results::Results;
 use crate::secrets::Secrets;
 use crate::shared::Shared;
 
-/// What every part is given. Cheap to clone.
+/// The context that every part gets. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Context {
     /// How this controller was started.
@@ -26,7 +26,7 @@ pub(crate) struct Context {
     pub(crate) secrets: Secrets,
     /// Values between parts.
     pub(crate) shared: Shared,
-    /// Results that builds told.
+    /// Results that builds have reported.
     pub(crate) results: Results,
     /// Events on objects.
     pub(crate) events: Arc<Events>,
@@ -35,7 +35,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Nothing watched yet; results are taken from now on.
+    /// A context that watches nothing yet; results of builds are accepted from now on.
     pub(crate) fn new(config: Config, client: Client, results: Results) -> Self {
         let changes = Changes::default();
         results.lead(&changes);

@@ -10,7 +10,7 @@ use crate::api::CALL_TIMEOUT;
 /// Longest note that the API server takes, in bytes.
 const LONGEST_NOTE: usize = 1024;
 
-/// Publishes events. To be called on transitions only: a status that stays needs no event.
+/// Publishes events. Call it on transitions only: an unchanged status needs no event.
 pub(crate) struct Events {
     client: Client,
     reporter: Reporter,
@@ -32,7 +32,7 @@ impl Events {
         }
     }
 
-    /// Something went as wished.
+    /// Publishes an event about something that went well.
     pub(crate) async fn normal<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
@@ -43,7 +43,7 @@ impl Events {
             .await;
     }
 
-    /// Something needs a person's attention.
+    /// Publishes an event about something that needs a person's attention.
     pub(crate) async fn warning<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,

@@ -23,7 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 /// After a refusal (403, 404): only an administrator changes that.
 const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
-/// What is watched and how its objects are kept.
+/// The objects that are watched, and how they are stored.
 pub(crate) struct Watch<K: Resource> {
     pub(crate) api: Api<DeserializeGuard<K>>,
     pub(crate) config: watcher::Config,
@@ -46,7 +46,7 @@ where
         Self::of(Api::all(client.clone()), store, topic)
     }
 
-    /// What `api` gives.
+    /// The objects of `api`.
     pub(crate) fn of(api: Api<DeserializeGuard<K>>, store: &Store<K>, topic: Topic) -> Self {
         Self {
             api,
@@ -59,8 +59,8 @@ where
         }
     }
 
-    /// Runs for ever; to be dropped when the watch is no longer wanted. `refused` is called when
-    /// the API server says no and when that ends.
+    /// Watches until it is dropped. `refused` is called when the API server begins to refuse the
+    /// watch and when it accepts it again.
     pub(crate) async fn run(self, changes: Changes, refused: impl Fn(Option<&kube::Error>) + Send) {
         let kind = K::kind(&());
         let mut events = pin!(watcher(self.api, self.config));
@@ -125,7 +125,7 @@ fn broken<K: Resource<DynamicType = ()>>(
     is_broken.then(|| guarded.meta().clone().into_response_partial())
 }
 
-/// The API server's own no: neither an outage nor an expired watch.
+/// Whether the API server itself refused: neither an outage nor an expired watch.
 fn refusal(error: &watcher::Error) -> Option<&kube::Error> {
     match error {
         watcher::Error::InitialListFailed(inner) | watcher::Error::WatchStartFailed(inner) => {
@@ -175,7 +175,7 @@ impl Trouble {
         crate::backoff::jittered(doubled.min(LONGEST_WAIT))
     }
 
-    /// Whether there was trouble until now.
+    /// Whether there was an error until now.
     fn end(&mut self, kind: &str) -> bool {
         let was = std::mem::take(&mut self.failures);
         if was > 1 {

@@ -22,10 +22,11 @@ use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 use crate::store::Snapshot;
 
-/// Most objects of a kind that have gauges of their own: each is a handful of time series.
+/// Most objects of a kind that have gauges of their own: each of them adds a handful of time
+/// series.
 const MAX_OBJECTS: usize = 1000;
 
-/// What the gauges show.
+/// The values of the gauges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Gauges {
     pub(crate) mirrors: BTreeMap<ObjectKey, MirrorGauges>,

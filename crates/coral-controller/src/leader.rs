@@ -64,7 +64,7 @@ impl Leader {
     }
 
     /// Waits until this process holds the lease; `false` if `stop` came first. `answered` is called
-    /// whenever the API server answered.
+    /// after each answer of the API server.
     pub(crate) async fn acquire(&mut self, stop: &CancellationToken, answered: impl Fn()) -> bool {
         while !self.election.is_held() {
             let next = self.election.step(self.now(), Timestamp::now());
@@ -138,8 +138,8 @@ impl Leader {
             }
             Step::Write(write) => {
                 let began = self.now();
-                // The answer is not awaited for ever, and a call without an answer may have been
-                // carried out: read before the next write, unless this one succeeds.
+                // The call has a deadline, and a call without an answer may have been carried out:
+                // read before the next write, unless this one succeeds.
                 self.election.outdated();
                 match self.write(&write).await {
                     Called::Lease(lease) => self.election.wrote(*lease, began),

@@ -47,10 +47,10 @@ const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
 /// The part; see the module.
 pub(crate) struct LockPart {
     context: Context,
-    /// Hosts that left the lock, each with the time until which it counts as allowed: without end
-    /// until the lock was written.
+    /// Hosts that left the lock, each with the time until which it counts as allowed:
+    /// `Timestamp::MAX` until the lock was written.
     leaving: BTreeMap<String, Timestamp>,
-    /// Whether a pass was made.
+    /// Whether there was a pass already.
     has_begun: bool,
 }
 
@@ -82,7 +82,7 @@ impl LockPart {
         self.leaving.retain(|_, until| *until > now);
         let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
         if !std::mem::replace(&mut self.has_begun, true) {
-            // The leader before may have narrowed the lock a moment ago.
+            // The previous leader may have narrowed the lock a moment ago.
             let routes = self.context.cluster.routes.snapshot();
             let statuses = routes.values().filter_map(|route| route.status.as_ref());
             let hosts = statuses.flat_map(|status| status.proved_hosts.iter().cloned());
@@ -100,7 +100,7 @@ impl LockPart {
         };
         let again = decide(&self.observe());
         if again.lock.is_none() {
-            // It cannot be read any more: the next pass says so.
+            // It cannot be read any more: the next pass reports that.
             return Ok(());
         }
         let still: BTreeSet<&String> = again.hosts().collect();
@@ -139,7 +139,7 @@ impl LockPart {
             match publish_status(&writer, policy, &status).await {
                 Ok(true) => self.report(policy, &status).await,
                 Ok(false) => {}
-                // The others are written all the same.
+                // A failure does not keep the other statuses from being written.
                 Err(error) => first = first.and(Err(error)),
             }
         }

@@ -160,7 +160,8 @@ impl Metrics {
         );
     }
 
-    /// Shows how the objects stand; `before` is what was shown last, of which what is gone leaves.
+    /// Sets the gauges. `before` are the values that were set last: series of objects that no
+    /// longer exist are removed.
     pub(crate) fn show(&self, before: &Gauges, now: &Gauges) {
         let mirrors = now.mirrors.iter();
         let mirrors = mirrors.map(|(key, mirror)| (key.to_string(), *mirror));
@@ -190,7 +191,7 @@ impl Metrics {
         self.omitted.set(omitted);
     }
 
-    /// Notes how long the steps of a build took that has ended.
+    /// Records how long the steps of an ended build took.
     pub(crate) fn built(&self, status: &ImageBuildStatus) {
         let durations = status.durations.clone().unwrap_or_default();
         for (step, took) in [

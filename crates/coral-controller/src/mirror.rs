@@ -54,19 +54,19 @@ pub(crate) struct MirrorPart {
     runs: BTreeMap<ObjectKey, Run>,
     /// Registries whose pods were not ready at the last pass.
     unready: BTreeSet<ObjectKey>,
-    /// What mirrors want whose objects cannot be followed now, by the name under which it is
+    /// The tags of mirrors whose objects cannot be followed now, by the name under which they are
     /// announced.
     held: Held,
     probes: Probes,
 }
 
-/// After the name of a mirror that does not run, where it holds places.
+/// Suffix of the name under which a mirror that does not run claims its repositories.
 const HELD: &str = " (held)";
 /// After this time, a mirror by address that has copied nothing no longer keeps others from
 /// deleting tags. Until then it may have been restored from a backup and have tags from before.
 const SETTLED: SignedDuration = SignedDuration::from_hours(24);
 
-/// Places at destinations that are held.
+/// The repositories that mirrors claim at destinations while they do not run.
 type Held = BTreeMap<String, (Destination, Vec<Repository>)>;
 
 /// Logs and counts what fails; the statuses say the rest.
@@ -138,7 +138,8 @@ impl Part for MirrorPart {
         for (key, mirror) in mirrors.iter() {
             match self.write_down(key, mirror, &verdicts, now).await {
                 Ok(next) => wake = wake.or(Wake::at(next)),
-                // Others are written all the same; the driver comes back.
+                // A failure does not keep the others from being written; the driver repeats the
+                // pass.
                 Err(error) => failure = Some(error),
             }
         }
@@ -188,7 +189,7 @@ impl MirrorPart {
                 Verdict::Wrong(_) => drop(keep_places()),
             }
         }
-        // Of a mirror that cannot be decoded it is not known what it wants, nor where.
+        // It is not known what a mirror selects that cannot be decoded, nor where it copies to.
         let completeness = if self.context.cluster.mirrors.broken().is_empty() {
             Completeness::Complete
         } else {
@@ -214,7 +215,7 @@ impl MirrorPart {
         };
         self.runs.retain(|key, _| is_there(key));
         self.probes.retain(|key| mirrors.contains_key(key));
-        // Only now: those that run again have said themselves what they want.
+        // Only now, since mirrors that run again have announced their own tags.
         for name in before.keys().filter(|name| !self.held.contains_key(*name)) {
             self.fleet.engine().withdraw(name);
         }
@@ -264,14 +265,14 @@ impl MirrorPart {
     }
 }
 
-/// The mirrors that write to an address and have never held an image there, by the names that they
-/// have while they run and while they do not. What counts is what their statuses say, which only the
+/// The mirrors that write to an address and have never had an image there, by the names that they
+/// have while they run and while they do not. This is decided by their statuses, which only the
 /// controller writes.
 fn empty(mirrors: &Snapshot<RegistryMirror>, now: Timestamp) -> BTreeSet<String> {
     let is_empty = |mirror: &RegistryMirror| {
         let created = mirror.metadata.creation_timestamp.as_ref();
         let is_settled = created.is_some_and(|at| now.duration_since(at.0) >= SETTLED);
-        // Without a word of the controller nothing is known of it.
+        // Without a status nothing is known about the mirror.
         let has_none = mirror.status.as_ref().is_some_and(|status| {
             let counts = [status.mirrored, status.bytes_copied].into_iter().flatten();
             status.conditions.is_some() && counts.max().unwrap_or(0) == 0
@@ -284,7 +285,7 @@ fn empty(mirrors: &Snapshot<RegistryMirror>, now: Timestamp) -> BTreeSet<String>
         .collect()
 }
 
-/// The sources of a mirror as far as its object names them, whatever else is wrong with it.
+/// The sources that a mirror's object names, even if the object is otherwise invalid.
 fn sources(mirror: &RegistryMirror) -> impl Iterator<Item = Repository> {
     let names = mirror.spec.repositories.iter();
     names.filter_map(|repository| Repository::parse(&repository.name).ok())
@@ -308,7 +309,7 @@ fn prefix(mirror: &RegistryMirror) -> Option<RepositoryPath> {
     RepositoryPath::parse(prefix).ok()
 }
 
-/// Where a mirror copies to that cannot be followed now.
+/// The destination of a mirror that cannot be followed now.
 fn places(key: &ObjectKey, mirror: &RegistryMirror) -> (Destination, Vec<Repository>) {
     let host = destination(key, mirror);
     let is_named = mirror.spec.registry.name.is_some();

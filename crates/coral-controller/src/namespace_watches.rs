@@ -82,7 +82,7 @@ impl NamespaceWatches {
         store
     }
 
-    /// Runs another task for as long as the watches.
+    /// Runs another task until the watches end.
     pub(crate) fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         self.running.spawn(task);
     }

@@ -18,8 +18,8 @@ use crate::backoff::{Growth, jittered};
 use crate::changes::{Changes, Subscription, Topic};
 use crate::metrics::{Metrics, Outcome};
 
-/// A part that is at rest begins its pass this long after a change, so that changes that come together
-/// are seen together.
+/// An idle part begins its pass this long after a change, so that one pass sees changes that arrive
+/// together.
 const SETTLE: Duration = Duration::from_millis(5);
 /// Between the end of a pass and the next one, however much changes.
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ const SHORTEST_AFTER_FAILURE: Duration = Duration::from_millis(500);
 /// What ended a pass early. Any error will do; its text goes to the log.
 pub(crate) type PassError = Box<dyn std::error::Error + Send + Sync>;
 
-/// When to look again without a change.
+/// When to run the next pass without a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wake {
     /// Only when something changes.
@@ -65,11 +65,11 @@ pub(crate) trait Part: Send {
     /// Its name in logs, metrics and field managers.
     const NAME: &'static str;
 
-    /// Everything the part reads. Passes are made again when one of these changes.
+    /// Everything the part reads. A change of any of these starts a pass.
     const TOPICS: &'static [Topic];
 
-    /// The kinds whose stores are filled before the first pass. A kind that is not installed is never
-    /// known, and its part never begins.
+    /// The kinds whose stores must be filled before the first pass. If a kind is not installed, its
+    /// store is never filled and the part never begins.
     const AWAITED: &'static [Topic] = Self::TOPICS;
 
     /// One pass: observe, decide, apply, publish. An invalid object is reported in its own status
@@ -88,15 +88,15 @@ pub(crate) async fn run_part<P: Part>(
     let mut subscription = changes.subscribe(P::TOPICS);
     let mut failures = Failures::default();
     loop {
-        // Before the pass reads: what changes while it runs is for the next one.
+        // Before the pass reads: a change while it runs belongs to the next pass.
         subscription.mark_seen();
         let (began, now) = (Instant::now(), Timestamp::now());
         let passed = AssertUnwindSafe(part.pass(now)).catch_unwind().await;
         let (outcome, next) = match passed {
             Ok(Ok(wake)) => {
                 failures.end(P::NAME);
-                // By the monotonic clock: the wall clock may have been set while the pass ran, and
-                // what it asked for is a time of the clock as it was.
+                // Converted to the monotonic clock: the wall clock may be set meanwhile, and the
+                // pass named a time of the clock as it was.
                 let now = now.saturating_add(began.elapsed());
                 (Outcome::Ok, Next::when(wake, now.unwrap_or(Timestamp::MAX)))
             }
@@ -130,7 +130,7 @@ impl Next {
     fn when(wake: Wake, now: Timestamp) -> Self {
         let latest = match wake {
             Wake::OnChange => None,
-            // Never at once: a part that asks for the past must not spin.
+            // Never at once: a part that asks for a time in the past must not spin.
             Wake::At(time) => {
                 let wait = Duration::try_from(time.duration_since(now)).unwrap_or(Duration::ZERO);
                 Some(wait.max(BETWEEN))

@@ -19,14 +19,15 @@ const REVIEW: Duration = Duration::from_secs(10);
 /// When a right that was granted is asked for again: it may be taken back.
 pub(crate) const ASK_AGAIN_AFTER_GRANT: Duration = Duration::from_mins(5);
 
-/// What is known of the controller's rights to run an object and to read what it makes for it.
+/// What is known about the controller's rights to run an object and to read the objects that it
+/// creates for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rights {
     /// The object may run, and everything can be read.
     Granted,
     /// The object may not run, or something cannot be read.
     Refused,
-    /// The API server did not answer yet; the part is woken when it does.
+    /// The API server has not answered yet; the part is woken when it does.
     Unknown,
 }
 

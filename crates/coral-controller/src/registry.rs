@@ -73,14 +73,14 @@ pub(crate) struct RegistryPart {
     /// Public paths that Registries confirmed; learned again after a restart.
     confirmed: BTreeMap<ObjectKey, Arc<BTreeSet<String>>>,
     backoff: Backoff<ObjectKey>,
-    /// The generations that failed last: another one is tried at once.
+    /// The generations that failed last: a new one is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
 }
 
-/// What one Registry's turn came to.
+/// The result of one Registry's turn.
 #[derive(Default)]
 struct Turn {
-    /// How it is reached, if that was found out.
+    /// How it is reached, if that could be determined.
     access: Option<RegistryAccess>,
     /// Whether it is not worked on, for a reason that its conditions have.
     is_refused: bool,
@@ -132,7 +132,7 @@ impl RegistryPart {
         Ok(())
     }
 
-    /// Observes, decides, applies and publishes for one Registry. What was found out holds even if
+    /// Observes, decides, applies and publishes for one Registry. The observations are used even if
     /// a write fails.
     async fn keep(&mut self, key: &ObjectKey, registry: &Arc<Registry>, now: Timestamp) -> Turn {
         let seen = match self.observe(registry, now).await {
@@ -175,7 +175,7 @@ impl RegistryPart {
         is_changed || self.backoff.may_try(key, now)
     }
 
-    /// Makes one Registry's turn, if it has come, and notes whether it failed.
+    /// Reconciles one Registry, if it is due, and records whether that failed.
     async fn turn(&mut self, key: &ObjectKey, registry: &Arc<Registry>, now: Timestamp) -> Turn {
         let registries = self.context.shared.registries.get();
         let last = registries.as_ref().and_then(|all| all.get(key));
@@ -199,7 +199,7 @@ impl RegistryPart {
         }
         let last = || last_known(registry, last);
         turn.access = turn.access.or_else(last).map(|access| RegistryAccess {
-            // Nothing is sent there for now, but nodes keep what leads there.
+            // Nothing is sent there for now, but nodes keep their files for it.
             ready: access.ready && !turn.is_refused,
             is_observed: access.is_observed || turn.is_refused,
             ..access
@@ -285,7 +285,7 @@ impl RegistryPart {
         address: std::net::IpAddr,
     ) -> Result<(), ApiError> {
         let password = known.map_or_else(new_password, |known| known.expose().to_owned());
-        // First the Secret that the other one can be made from.
+        // The Secret comes first that the other one can be made from.
         let push = builder.push(&password, address);
         self.writer.apply::<Secret>(&owned.push, &push).await?;
         let hash_of = password.clone();
@@ -332,7 +332,7 @@ impl RegistryPart {
         Ok(())
     }
 
-    /// Once for each change, and not for the first word that there is room.
+    /// Once for each change, but not for a first report that there is enough space.
     async fn tell_of_space(&self, registry: &Registry, status: &RegistryStatus) {
         let (was, is) = (Level::of(registry.status.as_ref()), Level::of(Some(status)));
         let Some(condition) = condition(Some(status), STORAGE_AVAILABLE).filter(|_| was != is)
@@ -346,8 +346,8 @@ impl RegistryPart {
         }
     }
 
-    /// Steps on the way to a Registry that serves are in its conditions; an event is for what a
-    /// person waits for, or has to do.
+    /// The steps until a Registry serves are in its conditions. Events report what a person waits
+    /// for or has to do.
     async fn tell(&self, registry: &Registry, ready: &Condition, outlook: &Outlook) {
         let (events, note) = (&self.context.events, ready.message.as_str());
         if outlook.is_ready() {
@@ -371,7 +371,7 @@ impl Part for RegistryPart {
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
         self.learn_image().await?;
         let registries = self.context.cluster.registries.snapshot();
-        // What is being deleted goes by its owner references.
+        // The objects of a Registry that is being deleted are removed by their owner references.
         let alive = registries
             .iter()
             .filter(|(_, registry)| registry.metadata.deletion_timestamp.is_none());
@@ -402,9 +402,9 @@ impl Part for RegistryPart {
     }
 }
 
-/// How a Registry is reached that this pass could not look at, or may not work on: as it was last
-/// published, or, after a restart, at the address that its status names. A Registry that is there
-/// may serve, whatever is wrong with its object, so its address is not withdrawn.
+/// How a Registry is reached that this pass could not read or may not reconcile: as last published
+/// or, after a restart, at the address in its status. An existing Registry may serve even if its
+/// object is invalid, so its address is not withdrawn.
 fn last_known(registry: &Registry, last: Option<&RegistryAccess>) -> Option<RegistryAccess> {
     if let Some(last) = last {
         return Some(last.clone());
@@ -420,7 +420,7 @@ fn last_known(registry: &Registry, last: Option<&RegistryAccess>) -> Option<Regi
     })
 }
 
-/// The Secrets of all Registries: their watches go on.
+/// The Secrets of all Registries: their watches continue.
 fn needed_secrets(keys: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
     let of = |key| {
         let owned = Owned::of(key);

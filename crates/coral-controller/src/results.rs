@@ -19,26 +19,27 @@ const KEPT: Duration = Duration::from_mins(5);
 /// Results that are kept, each of 4 KiB at most.
 const MOST: usize = 2000;
 
-/// A result, and when it was told.
+/// A result, and when it was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Told {
     pub(crate) report: PushReport,
     pub(crate) at: Timestamp,
 }
 
-/// The results by the uid of the pod that told them. Cheap to clone; all clones share one state.
+/// The results by the uid of the pod that reported them. Cheap to clone; all clones share one
+/// state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Results(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
     by_pod: BTreeMap<String, Arc<Told>>,
-    /// Who hears of them, once this controller leads.
+    /// Notified of results, once this controller leads.
     changes: Option<Changes>,
 }
 
 impl Results {
-    /// From now on results are taken, since this controller leads.
+    /// Accepts results from now on, since this controller leads.
     pub(crate) fn lead(&self, changes: &Changes) {
         self.lock().changes = Some(changes.clone());
     }
@@ -48,7 +49,7 @@ impl Results {
         self.lock().changes.is_some()
     }
 
-    /// Takes the result of a pod. Nothing is kept where nothing reads it, or beyond the bound.
+    /// Records the result of a pod, unless this controller does not lead or the limit is reached.
     pub(crate) fn take_in(&self, pod: &str, report: PushReport, now: Timestamp) {
         let mut kept = self.lock();
         kept.by_pod.retain(|_, told| is_fresh(told, now));
@@ -63,7 +64,7 @@ impl Results {
         }
     }
 
-    /// What the pod of this uid told.
+    /// The result of the pod with this uid.
     pub(crate) fn of(&self, pod: &str) -> Option<Arc<Told>> {
         self.lock().by_pod.get(pod).cloned()
     }
@@ -74,7 +75,7 @@ impl Results {
     }
 }
 
-/// One that is of the future was told before the clock was set back.
+/// A result from the future was reported before the clock was set back.
 fn is_fresh(told: &Told, now: Timestamp) -> bool {
     let age = now.duration_since(told.at);
     !age.is_negative() && age.unsigned_abs() < KEPT

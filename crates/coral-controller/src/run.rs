@@ -20,7 +20,7 @@ use crate::results::Results;
 
 /// The lease, in the controller's namespace.
 const LEASE: &str = "coral-controller";
-/// How long passes that run may take to end on shutdown.
+/// How long running passes may take to end on shutdown.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// How the controller is started.
@@ -36,7 +36,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of the endpoint where pods get credentials (HTTPS).
     pub credentials_listen: SocketAddr,
-    /// The image of what the controller creates; none: that of its own pod.
+    /// The image of the pods that the controller creates; `None`: that of its own pod.
     pub image: Option<String>,
     /// The image of the container that builds, for an `ImageBuild` that names none.
     pub builder_image: Option<String>,
@@ -55,10 +55,10 @@ impl Config {
     }
 }
 
-/// Why the controller ended before it was told to.
+/// Why the controller ended without being told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No cluster to talk to.
+    /// There is no usable configuration of a cluster.
     #[error("no access to a Kubernetes API server")]
     Client(#[source] kube::Error),
     /// The address of `/healthz` or of credentials cannot be listened on.
@@ -72,7 +72,7 @@ pub enum RunError {
     /// Another controller may act now. The process ends: a fresh start is the clean way back.
     #[error("the leader lease was lost; this process ends so that a new one can compete for it")]
     LeaseLost,
-    /// A part ended by itself, which is a mistake in it.
+    /// A part ended by itself, which is a bug.
     #[error("part {0} ended unexpectedly")]
     PartEnded(String),
 }
@@ -151,7 +151,7 @@ async fn act(
     let mut running = parts::begin(&context, metrics, &parts_stop);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        // Nothing more is written: the parts are dropped where they stand.
+        // Nothing more is written: the parts are dropped at once.
         () = leader.hold() => return Err(RunError::LeaseLost),
         Some(part) = running.join_next() => Err(RunError::PartEnded(
             part.unwrap_or("that panicked in its driver").to_owned(),

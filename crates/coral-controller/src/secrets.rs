@@ -24,7 +24,7 @@ use crate::store::Store;
 /// How long the first question waits for an answer of the API server.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 
-/// Why a Secret cannot be had. The text says what to do.
+/// Why a Secret cannot be used. The text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SecretProblem {
     /// There is no such Secret.
@@ -33,7 +33,7 @@ pub(crate) enum SecretProblem {
     /// The controller has no right to read it.
     #[error("the controller may not read secret {0}: allow it with `{command}`", command = grant_command(.0))]
     NotGranted(ObjectKey),
-    /// The API server did not answer yet; the part is woken when it does.
+    /// The API server has not answered yet; the part is woken when it does.
     #[error("secret {0} could not yet be read")]
     Unknown(ObjectKey),
 }
@@ -105,7 +105,7 @@ impl Secrets {
             .ok_or_else(|| SecretProblem::Missing(key.clone()))
     }
 
-    /// Ends the watches that `user` needed and no longer does. To be called at the end of a pass.
+    /// Ends the watches that `user` no longer needs. Call it at the end of a pass.
     pub(crate) fn keep(&self, user: &'static str, needed: &BTreeSet<ObjectKey>) {
         self.lock().retain(|key, watched| {
             if !needed.contains(key) {
@@ -140,7 +140,7 @@ impl Secrets {
         let task = tokio::spawn(following.run(self.0.changes.clone(), move |error| {
             let now = error.is_some();
             if now {
-                // What was read while it was allowed is not used any longer.
+                // A Secret that was read while it was allowed is not used any longer.
                 known.clear();
             }
             if refuse.send_if_modified(|was| std::mem::replace(was, now) != now) {

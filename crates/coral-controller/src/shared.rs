@@ -84,17 +84,18 @@ pub(crate) struct Shared {
     /// Hosts that a lock allows now or in a moment. Published by the lock part; a file of a route
     /// stays on the nodes until its host is not among them. To be read after the routes.
     pub(crate) locked_hosts: Published<BTreeSet<String>>,
-    /// Addresses that what a tenant writes must not lead the controller to, or why they are not
-    /// known: no host of a tenant's object is connected to then. Published by the mirror part.
+    /// Addresses that a tenant's objects must not lead the controller to. If they are not known,
+    /// the reason: then the controller connects to no host of a tenant's object. Published by the
+    /// mirror part.
     pub(crate) address_rules: Published<Result<AddressRules, String>>,
-    /// The image of the controller's own pod, which it gives to what it creates. Published by the
+    /// The image of the controller's own pod, which the pods that it creates get. Published by the
     /// registry part.
     pub(crate) own_image: Published<String>,
     /// The certificates that clients of Coral's own servers trust, as PEM. Published by the CA part.
     pub(crate) ca: Published<String>,
     /// What issues certificates. Published by the CA part, together with `ca`.
     pub(crate) authority: Published<Authority>,
-    /// The public keys whose credentials Registries take, as PEM. Published by the CA part.
+    /// The public keys whose credentials Registries accept, as PEM. Published by the CA part.
     pub(crate) token_keys: Published<String>,
 }
 
@@ -123,9 +124,9 @@ pub(crate) struct RegistryAccess {
     pub(crate) endpoint: String,
     /// Whether its pod is ready.
     pub(crate) ready: bool,
-    /// Whether this process has looked at it; else only its address is known, from its status.
+    /// Whether this process has observed it; otherwise only its address is known, from its status.
     pub(crate) is_observed: bool,
-    /// The credential that may push, once it was made.
+    /// The credential for pushing, once it exists.
     pub(crate) push: Option<PushCredential>,
     /// The public paths that the Registry said it has loaded. A repository counts as public for
     /// nodes and pods only from then on. `None` while that is not known: keep the last answer.

@@ -124,8 +124,8 @@ impl<K: Resource> Store<K> {
         store
     }
 
-    /// Takes in one event of a watch. `same` says whether two versions of an object mean the same.
-    /// Returns whether readers should look again.
+    /// Applies one event of a watch. `same` says whether two versions of an object mean the same.
+    /// Returns whether readers should read again.
     pub(crate) fn take(
         &self,
         event: watcher::Event<DeserializeGuard<K>>,
@@ -152,12 +152,12 @@ impl<K: Resource> Store<K> {
     }
 }
 
-/// What an event meant for the readers of a store.
+/// The effect of an event on the readers of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Nothing that matters to them.
     Unchanged,
-    /// They should look again.
+    /// They should read again.
     Changed,
     /// An object cannot be decoded, for this reason.
     Broken(ObjectKey, String),

@@ -31,7 +31,7 @@ pub(crate) struct Abandoned {
 impl Default for Abandoned {
     fn default() -> Self {
         let tasks = TaskTracker::new();
-        // A closed tracker still accepts tasks, and can be waited for at any time.
+        // A closed tracker still accepts tasks, and can be awaited at any time.
         tasks.close();
         Self {
             tasks,

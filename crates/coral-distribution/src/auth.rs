@@ -87,7 +87,7 @@ impl Auth {
         self.host(origin).set(Scheme::Basic);
     }
 
-    /// The host turned out to speak another scheme: what was to be expected of it still is.
+    /// Records that the host uses another scheme. What is known about its authentication stays.
     fn moved(&self, from: &Url, to: &Url) {
         if from.scheme() != to.scheme()
             && let Some(scheme) = self.host(from).scheme()

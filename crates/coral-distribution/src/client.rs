@@ -19,10 +19,10 @@ use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
 use crate::transport::{Body, Response, Transport, authority_of, is_html, read_document, refusal};
 
-/// What is read of an answer about room.
+/// Most bytes that are read of an answer about storage.
 const MAX_ROOM: usize = 64 * 1024;
 
-/// What `/coral/v1/storage` says.
+/// The answer of `/coral/v1/storage`.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Space {
@@ -69,7 +69,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client with these options. Nothing is connected yet; a CA that cannot be read is refused.
+    /// A client with these options. It makes no connection yet. A CA that cannot be read is an
+    /// error.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         // Another part of the process may have done so already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

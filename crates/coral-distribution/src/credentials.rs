@@ -76,7 +76,7 @@ impl Candidate {
     }
 }
 
-/// Why credentials could not be read. Never tells a secret.
+/// Why credentials could not be read. Contains no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// The file cannot be read.

@@ -87,7 +87,7 @@ impl Endpoint {
         }
     }
 
-    /// The blob from `offset` on, verified: `hasher` has taken in everything before it.
+    /// The blob from `offset` on, verified: `hasher` has hashed everything before it.
     pub async fn blob_from(
         &self,
         blob: &Descriptor,

@@ -47,7 +47,7 @@ pub fn range(header: &str, size: u64) {
     ranges::stored_length(header);
 }
 
-/// No header makes anybody wait for longer than a day, or for a window of more than a month.
+/// No header makes a client wait for longer than a day, or for a window of more than a month.
 pub fn wait(value: &str, now: i64) {
     let (Ok(value), Ok(now)) = (HeaderValue::from_str(value), Timestamp::from_second(now)) else {
         return;

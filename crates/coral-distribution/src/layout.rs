@@ -140,7 +140,7 @@ impl Layout {
         self.open(Promise::new(blob, offset, hasher)).await
     }
 
-    /// The blob from `offset` on, verified: `hasher` has taken in everything before it.
+    /// The blob from `offset` on, verified: `hasher` has hashed everything before it.
     pub async fn blob_from(
         &self,
         blob: &Descriptor,

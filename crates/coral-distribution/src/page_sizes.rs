@@ -25,8 +25,8 @@ impl PageSizes {
         whole.is_some_and(|(whole, at)| names <= *whole && at.elapsed() < TRUSTED_FOR)
     }
 
-    /// Nothing followed a page of so many names: the host was asked for what comes behind it, and
-    /// named none.
+    /// Records that nothing followed a page of this many names: the host was asked for the next
+    /// page, and it named none.
     pub(crate) fn saw_whole(&self, host: &str, names: usize) {
         let mut known = self.lock();
         if known.len() >= MAX_HOSTS && !known.contains_key(host) {
@@ -39,7 +39,8 @@ impl PageSizes {
         }
     }
 
-    /// Others followed a page of so many names, so one as large says nothing of the end.
+    /// Records that other names followed a page of this many, so that a page of this size may not
+    /// be the last one.
     pub(crate) fn saw_cut(&self, host: &str, names: usize) {
         let mut known = self.lock();
         if known.get(host).is_some_and(|(whole, _)| *whole >= names) {

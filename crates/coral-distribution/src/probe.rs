@@ -31,12 +31,12 @@ pub struct Probe {
     pub connection: Option<Result<SocketAddr, Error>>,
     /// The registry's certificate; `None` inside for plain HTTP.
     pub tls: Option<Result<Option<Certificate>, Error>>,
-    /// What `GET /v2/` came to, with the credentials that fit the host, and without one only
-    /// where none does.
+    /// The result of `GET /v2/`, with the credentials for the host, or anonymously if there are
+    /// none.
     pub answer: Option<Result<(), Error>>,
     /// How far this machine's clock is ahead of the registry's, within a second or two.
     pub clock_ahead: Option<SignedDuration>,
-    /// What it says of its rate limit. Docker Hub says so only of a repository's manifests.
+    /// The rate limit that it reports. Docker Hub reports one only for a repository's manifests.
     pub rate_limit: Option<RateLimit>,
 }
 
@@ -55,7 +55,7 @@ impl Probe {
 }
 
 impl Client {
-    /// Looks at a registry over a connection of its own; a step that fails ends it.
+    /// Probes a registry over a separate connection. The first step that fails ends the probe.
     pub async fn probe(&self, host: &Host, credentials: &Credentials) -> Result<Probe, Error> {
         let options = |problem: Problem| Error::new(host, "looking at it", problem);
         let base = self.base(host).map_err(options)?;

@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_hours(24 * 31);
 /// Numbers above this are moments since 1970, not seconds from now.
 const YEAR_2001: u64 = 1_000_000_000;
 
-/// A rate limit as the last answer told it. What it did not tell is `None`.
+/// A rate limit as reported by the last answer. Values that it did not report are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
     /// Requests allowed in a window.
@@ -32,12 +32,13 @@ pub struct RateLimit {
     pub at: Instant,
 }
 
-/// The last word of every host.
+/// The last report of every host.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimits(Mutex<HashMap<String, watch::Sender<Option<RateLimit>>>>);
 
 impl RateLimits {
-    /// Notes what an answer of this host (name and port as in a URL) says, if it says anything.
+    /// Records the rate limit in an answer of this host (name and port as in a URL), if there is
+    /// one.
     pub(crate) fn note(&self, host: &str, headers: &HeaderMap) {
         let Some(said) = read(headers, Timestamp::now(), Instant::now()) else {
             return;
@@ -47,7 +48,7 @@ impl RateLimits {
         });
     }
 
-    /// What this host says, now and from now on.
+    /// Subscribes to the reports of this host, the last one included.
     pub(crate) fn watch(&self, host: &str) -> watch::Receiver<Option<RateLimit>> {
         self.sender(host, watch::Sender::subscribe)
     }

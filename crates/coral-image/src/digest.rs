@@ -64,7 +64,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
-    /// Takes in more content.
+    /// Hashes more content.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha256(h) => h.update(bytes),
@@ -72,7 +72,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all content taken in.
+    /// The digest of all content that was hashed.
     pub fn finish(self) -> Digest {
         let mut bytes = [0; 64];
         let algorithm = match self {

@@ -59,7 +59,7 @@ mod tests {
         );
     }
 
-    /// Regression: of a missing kubeconfig was told twice.
+    /// Regression: a missing kubeconfig was reported twice.
     #[test]
     fn a_cause_is_told_once_wherever_in_the_text_it_stands() {
         let text = "no configuration: in the pod: (none), of the user: (no such file)";

@@ -183,7 +183,7 @@ impl Manifest {
         Self::parse_with(bytes, content_type, Algorithm::Sha256)
     }
 
-    /// Reads a manifest and holds it against the digest that it was asked for by.
+    /// Reads a manifest and compares it with the requested digest.
     pub fn parse_pinned(
         bytes: Bytes,
         content_type: Option<&str>,

@@ -431,8 +431,8 @@ mod tests {
         assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1", "2"])));
     }
 
-    /// What it copied since may not stand in its status yet: a server that takes no writes must not
-    /// cost an image.
+    /// Images that it copied since may be missing from its status: a server that accepts no writes
+    /// must not cost an image.
     #[test]
     fn a_mirror_that_wanted_something_is_waited_for_whatever_its_status_says() {
         let app = repository("reg.a.svc:5000/quay.io/app");

@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Inode, size and modification time of each file; `None` for a missing file.
 type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
 
-/// What a check of the files leads to.
+/// The result of a check of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Wait,
@@ -22,7 +22,7 @@ enum Step {
     Report,
 }
 
-/// Which state of the files is in use, and which one could not be read.
+/// The state of the files that is in use, and the one that could not be read.
 #[derive(Debug, Default)]
 struct FollowState {
     used: Stamp,

@@ -13,7 +13,7 @@ pub fn raise_open_file_limit() -> Option<u64> {
     };
     match setrlimit(Resource::Nofile, raised) {
         Ok(()) => limit.maximum,
-        // Some sandboxes forbid it; the soft limit holds.
+        // Some sandboxes forbid it; then the soft limit remains.
         Err(_) => limit.current,
     }
 }

@@ -1,4 +1,4 @@
-//! A forward proxy, as companies put them before the internet.
+//! A forward proxy, as companies use between their networks and the internet.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -66,7 +66,7 @@ impl ConnectProxy {
 }
 
 impl ConnectProxy {
-    /// Hands over each thing that it is asked, as it comes, for ever.
+    /// Passes on each request line as it arrives, for ever.
     pub async fn tell(&self, mut with: impl FnMut(&str)) {
         let mut told = 0;
         loop {

@@ -208,7 +208,7 @@ impl FaultRegistry {
         self.shared.gate(gate).close();
     }
 
-    /// Changes what it asks of clients; tokens that are out stay valid.
+    /// Changes what it asks of clients. Issued tokens stay valid.
     pub fn set_auth(&self, auth: Auth) {
         lock(&self.shared.settings).auth = auth;
     }
@@ -263,7 +263,7 @@ impl FaultRegistry {
             .cloned()
     }
 
-    /// Loses a blob of a repository, as disks do.
+    /// Deletes a blob of a repository, as a broken disk does.
     pub fn lose_blob(&self, path: &str, digest: &Digest) {
         lock(&self.shared.store).make(path).blobs.remove(digest);
     }

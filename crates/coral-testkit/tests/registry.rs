@@ -1,4 +1,4 @@
-//! The fault registry does what a registry does, and what it is told to do wrong.
+//! The fault registry behaves like a registry, with the faults that it is told to have.
 
 use std::error::Error as _;
 

@@ -26,9 +26,9 @@ const MAX_WARNING: usize = 250;
 pub struct Decision {
     /// Changes to the pod; none is the common case.
     pub patch: Vec<Operation>,
-    /// What the author of the pod is told; at most ten.
+    /// Warnings for the author of the pod; at most ten.
     pub warnings: Vec<String>,
-    /// Images that were asked to be rewritten and were not, each with the reason.
+    /// Images that should have been rewritten and were not, each with the reason.
     pub reasons: Vec<(String, Refusal)>,
 }
 
@@ -66,7 +66,7 @@ struct Review<'a> {
     decision: Decision,
 }
 
-/// An image of the pod, and what becomes of it.
+/// An image of the pod, and the decision about it.
 struct Choice<'a> {
     slot: Slot<'a>,
     rewritten: Option<String>,

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::run::Stores;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(crate) enum Outcome {
     /// A pod was changed.

@@ -1,5 +1,5 @@
-//! A pod as raw JSON: what is read from it. The JSON is never decoded into a typed pod, so that
-//! fields which this version does not know stay as they are.
+//! Reads a pod as raw JSON. The JSON is never decoded into a typed pod, so that fields which this
+//! version does not know stay as they are.
 
 use serde_json::{Map, Value};
 

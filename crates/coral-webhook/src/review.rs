@@ -50,7 +50,7 @@ struct Body {
     request: Option<Request>,
 }
 
-/// What the API server asks.
+/// The request of the API server.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Request {

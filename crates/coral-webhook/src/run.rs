@@ -140,7 +140,7 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
     listening.map_err(|source| RunError::Listen { address, source })
 }
 
-/// What is watched.
+/// The stores that the watches fill.
 #[derive(Clone, Default)]
 pub(crate) struct Stores {
     namespaces: Store<PartialObjectMeta<Object>>,
@@ -177,7 +177,7 @@ impl Stores {
         ]
     }
 
-    /// Why what is known is too old to act on, if it is.
+    /// Why the known state is too old to act on; `None` if it is current.
     fn check(&self) -> Result<(), String> {
         let old = self.failing().into_iter();
         let mut old = old.filter(|(_, since)| *since >= TOO_OLD);

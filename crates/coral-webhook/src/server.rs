@@ -79,7 +79,8 @@ async fn mutate(
 }
 
 async fn review(shared: &Shared, peer: Peer, body: Body) -> Result<(Outcome, Value), Failure> {
-    // The room stays taken until the answer is made: the values take more than the body.
+    // The permit is held until the answer is made: the parsed values take more memory than the
+    // body.
     let (body, _room) = shared.intake.read(peer, body).await?;
     let request = Request::read(&body).map_err(|error| Failure::Malformed(error.to_string()))?;
     drop(body);

@@ -121,7 +121,7 @@ impl<K> Store<K> {
 }
 
 impl<K: Resource> Store<K> {
-    /// Takes in one event. Returns whether objects may have changed.
+    /// Applies one event. Returns whether objects may have changed.
     fn take(&self, event: Event<DeserializeGuard<K>>) -> bool {
         match event {
             Event::Init => {
@@ -236,7 +236,7 @@ pub(crate) async fn follow<K>(
     }
 }
 
-/// Whether the API server itself said no.
+/// Whether the API server itself refused.
 fn is_refusal(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
         error

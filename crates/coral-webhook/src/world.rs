@@ -16,7 +16,7 @@ pub(crate) use self::build::{Objects, destination_in};
 use crate::pod::Placement;
 use crate::wishes::Rewriting;
 
-/// What is known of the cluster.
+/// The known state of the cluster.
 #[derive(Debug, Default)]
 pub struct World {
     /// By name.
@@ -267,8 +267,9 @@ impl World {
         let rank = |copy: &MirroredCopy| match rules.mirrors() {
             Some(named) => named.iter().position(|mirror| *mirror == copy.mirror),
             None if copy.mirror.namespace == namespace.name => Some(0),
-            // `allowFrom` is consent of the mirror's side only. For the pod's side an administrator
-            // consents: mirrors of coral-system are theirs, and any other is named by a policy.
+            // `allowFrom` is only the consent of the mirror's owner. For the pod's owner an
+            // administrator consents: mirrors of coral-system are the administrator's, and any
+            // other must be named by a policy.
             None if copy.mirror.namespace != namespace::SYSTEM => None,
             None => {
                 let mirror = self.mirrors.get(&copy.mirror)?;

@@ -1,4 +1,4 @@
-//! Debian's Chromium without a window: what a page is in a real browser.
+//! Debian's Chromium without a window: shows pages in a real browser.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A door on the way to a server: connections wait at it until it is opened.
+//! A door in front of a server: connections wait at it until it is opened.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};

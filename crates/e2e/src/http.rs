@@ -1,4 +1,5 @@
-//! Plain requests, sent by curl: what the wire says, with no client of the project's own between.
+//! Plain requests, sent by curl: shows what is on the wire, without a client of the project in
+//! between.
 
 use std::fs;
 use std::process::Command;

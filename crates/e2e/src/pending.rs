@@ -1,4 +1,4 @@
-//! Acceptance tests that are written before what they accept.
+//! Acceptance tests that are written before the feature that they test.
 
 use std::panic::{self, AssertUnwindSafe};
 

@@ -174,7 +174,7 @@ impl Process {
             .unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
 
-    /// Insists that nothing which Coral wrote holds a secret of the tests.
+    /// Fails if any output of Coral contains a secret of the tests.
     fn keeps_secrets(&self) {
         let (stdout, stderr) = self.output();
         let found = [stdout, stderr]

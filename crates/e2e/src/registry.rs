@@ -40,7 +40,7 @@ pub struct RegistryServer {
 }
 
 impl RegistryServer {
-    /// Starts one that lets everybody read and write.
+    /// Starts one that allows anonymous reads and writes.
     pub fn start(kind: Kind) -> Self {
         Self::start_with(kind, None)
     }

@@ -1,4 +1,4 @@
-//! The secrets that tests use, and the check that no output of Coral's has one.
+//! The secrets that tests use, and the check that no output of Coral contains one.
 //!
 //! Every [`Process`](crate::Process) that runs Coral is checked when it ends, whatever the test is
 //! about. What a test gives to Coral is registered here by the code that makes it up: the registries
@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-/// Shorter words are found in any text by chance.
+/// Shorter texts occur in any output by chance.
 const SHORTEST: usize = 8;
 
 static SECRETS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());

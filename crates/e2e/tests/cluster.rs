@@ -1,4 +1,4 @@
-//! The cluster that the other tests stand on: what is promised of it holds.
+//! The cluster that the other tests use: it does what its documentation promises.
 //!
 //! The tests that need no cut network and no crash run on any cluster.
 

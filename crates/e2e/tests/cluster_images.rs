@@ -1,5 +1,5 @@
-//! Images on nodes: placed, labelled, counted, removed. Each fault of the older Coral has a test of
-//! its name.
+//! Images on nodes: placed, labelled, counted, removed. Each known fault of the older Coral has a
+//! test that is named after it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

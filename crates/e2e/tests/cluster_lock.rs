@@ -20,7 +20,7 @@ struct Lock<'a> {
 }
 
 impl<'a> Lock<'a> {
-    /// Locks the cluster and waits until that is in force in the namespace.
+    /// Locks the cluster and waits until the lock takes effect in the namespace.
     fn put(cluster: &'a Cluster, namespace: &'a Namespace<'a>, enforcement: &str) -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(|| cluster.install());

@@ -1,5 +1,5 @@
-//! Mirrors and the Registry in a cluster: what a RegistryMirror can say works there as from a file,
-//! and what goes wrong is reported where it is.
+//! Mirrors and the Registry in a cluster: a RegistryMirror works there as from a file, and a
+//! problem is reported on the object that has it.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

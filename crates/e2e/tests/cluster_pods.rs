@@ -1,4 +1,4 @@
-//! Pods under routes and annotations, faults while they start, and what every part tells of itself.
+//! Pods under routes and annotations, faults while they start, and what every component reports.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-//! What the documentation shows is understood by the program.
+//! The program understands every example in the documentation.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

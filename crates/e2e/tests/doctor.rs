@@ -1,4 +1,4 @@
-//! `coral doctor`: what is wrong is named, with what to do about it.
+//! `coral doctor` names problems and what to do about them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

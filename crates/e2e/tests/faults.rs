@@ -1,5 +1,5 @@
-//! What Coral does when the world around it fails: registries that lie, cut, throttle and refuse,
-//! ports, folders and disks that cannot be had, and people who mistype.
+//! What Coral does when its surroundings fail: registries that lie, cut, throttle and refuse,
+//! ports, folders and disks that cannot be used, and typing errors.
 
 #[path = "faults/cuts.rs"]
 mod cuts;

@@ -232,7 +232,7 @@ fn a_changed_file_of_users_is_read_again_and_an_odd_line_gives_no_login() {
         (ask(&server, Some(new), "GET", "/v2/").status == 200).then_some(())
     });
     assert_eq!(ask(&server, Some(ANNA), "GET", "/v2/").status, 401);
-    // The only line that is left gives no login: a removed user does not stay in force for it.
+    // The only remaining line gives no login: that does not keep a removed user valid.
     std::fs::write(&file, "anna:plain text\n").unwrap();
     let line = server
         .process
@@ -261,7 +261,7 @@ fn a_removed_user_loses_all_rights_at_once_and_the_registry_starts_again() {
     let server = serve(home.path(), &["--allow-pull", "ci=team/**"]);
     let file = home.path().join("htpasswd");
     assert_eq!(upload(&server, CI), 202);
-    // A line of `htpasswd` without `-B` gives no login, and keeps no one in force.
+    // A line of `htpasswd` without `-B` gives no login, and keeps no removed user valid.
     let changed = home.path().join("changed");
     users::write(&changed, &[ANNA]);
     let odd = std::fs::read_to_string(&changed).unwrap() + "new:$apr1$x$y\n";

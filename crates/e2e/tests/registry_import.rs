@@ -1,4 +1,4 @@
-//! The storage of distribution's registry, taken in: every tag is the same image as before.
+//! Imports the storage of distribution's registry: every tag is the same image as before.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

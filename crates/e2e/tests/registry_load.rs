@@ -1,4 +1,4 @@
-//! Many clients at once: what they cost, and what those get for whom there is no place.
+//! Many clients at once: what they cost, and what clients above the limit get.
 
 #[path = "registry/server.rs"]
 mod server;

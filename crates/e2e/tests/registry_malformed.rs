@@ -1,5 +1,5 @@
-//! Requests that no sane client sends, beside connections that never get done: none may get a
-//! 5xx, and the registry goes on.
+//! Requests that no sane client sends, beside connections that never finish: none may get a 5xx,
+//! and the registry keeps working.
 
 #[path = "registry/server.rs"]
 mod server;

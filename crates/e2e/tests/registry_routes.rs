@@ -1,5 +1,5 @@
-//! What a registry does for the nodes of a cluster: public paths that are followed, images under
-//! the names of other registries, and the image that proves a way.
+//! What a registry does for the nodes of a cluster: it follows a list of public paths, serves
+//! images under the names of other registries, and has the reserved image for probes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

@@ -1,5 +1,5 @@
-//! A registry whose disk has changed a byte: what is damaged is found, named, never served again,
-//! and whole once it was pushed again.
+//! A registry whose disk has changed a byte: damaged content is found, named and never served
+//! again, and is whole once it has been pushed again.
 
 #[path = "registry/push.rs"]
 mod push;

@@ -1,6 +1,6 @@
-//! That nothing is acknowledged before it is on disk: the registry's system calls are recorded,
-//! and a model of the file system is driven by them which holds every write for lost that was not
-//! synced. A killed process keeps the page cache, so killing cannot show this.
+//! Nothing is acknowledged before it is on disk: the test records the registry's system calls and
+//! replays them in a model of a file system that loses every write that was not synced. Killing the
+//! process cannot show this, because the page cache survives.
 
 #[path = "registry/model.rs"]
 mod model;

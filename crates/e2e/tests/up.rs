@@ -1,4 +1,4 @@
-//! `coral up` over hours: ports that others hold, files that cannot be read, logins that come late.
+//! `coral up` over hours: ports that are in use, files that cannot be read, logins that come late.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 

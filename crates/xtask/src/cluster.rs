@@ -202,7 +202,7 @@ fn keep_program(cluster: &Cluster) -> Result<PathBuf> {
     Ok(kept)
 }
 
-/// Makes a fresh cluster; one that does not come up is taken down again, but for its logs.
+/// Makes a fresh cluster. One that does not come up is removed again, except for its logs.
 pub(crate) fn up(workspace: &Workspace, name: &str, nodes: u8) -> Result<Cluster> {
     check_machine(workspace)?;
     let folders = folders();

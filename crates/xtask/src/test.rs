@@ -48,9 +48,9 @@ pub(crate) struct TestArguments {
 /// How many rounds and minutes the repeating tests take.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tier {
-    /// What every change is tested with.
+    /// The counts for every change.
     Quick,
-    /// What a finished piece of work is tested with.
+    /// The counts for a finished piece of work.
     Long,
 }
 

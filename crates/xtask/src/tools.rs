@@ -15,7 +15,7 @@ use crate::command::StageReport;
 use crate::workspace::Workspace;
 use list::{CARGO_TOOLS, DEBIAN, GO_TOOLS, Tool};
 
-/// What a run lacks.
+/// The tools that are missing for a run.
 #[derive(Default)]
 pub(crate) struct Missing {
     /// Debian packages.

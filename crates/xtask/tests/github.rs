@@ -1,5 +1,5 @@
-//! What GitHub and the site are told: workflows with pinned actions and no right too many, forms for
-//! issues, and one version of mdBook.
+//! The configuration of GitHub and of the site: workflows with pinned actions and minimal
+//! permissions, forms for issues, and one version of mdBook.
 
 #![expect(
     clippy::unwrap_used,

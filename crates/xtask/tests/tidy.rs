@@ -1,4 +1,4 @@
-//! Conventions that the compiler does not hold.
+//! Conventions that the compiler does not enforce.
 
 #![expect(
     clippy::unwrap_used,

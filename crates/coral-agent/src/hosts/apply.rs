@@ -17,13 +17,13 @@ const FILE_MODE: u32 = 0o644;
 /// What failed, by folder; the empty name stands for the CA and our own folder.
 pub(crate) type Failures = BTreeMap<String, io::Error>;
 
-/// Does what was planned. After a failure the rest of that folder's actions is left out, and the
-/// CA stays.
+/// Carries out the plan. After a failure the rest of that folder's actions is left out, and the CA
+/// stays.
 pub(crate) fn apply(places: &HostsPaths, actions: &[Action]) -> Failures {
     apply_with(places, actions, &mut || Ok(()))
 }
 
-/// As [`apply`]; `step` is asked before each step, and its error is that step's.
+/// As [`apply`], but calls `step` before each step; an error of `step` counts as that step's.
 pub(super) fn apply_with(
     places: &HostsPaths,
     actions: &[Action],
@@ -86,7 +86,7 @@ impl Work<'_> {
         sync(&places.certs)
     }
 
-    /// Keeps the file, where possible by a second link to it, so that owner and times come back too.
+    /// Backs the file up, if possible by a hard link, so that owner and times are restored too.
     fn keep(&mut self, folder: &str) -> io::Result<()> {
         let places = self.places;
         let new = self.scrap(folder)?;
@@ -112,7 +112,7 @@ impl Work<'_> {
         self.step(|| fs::remove_dir(&kept))
     }
 
-    /// Renames a new file over what may be there.
+    /// Renames a new file into place, over an existing one.
     fn replace(&mut self, bytes: &[u8], path: &Path) -> io::Result<()> {
         let new = self.scrap("file")?;
         self.step(|| write(&new, bytes))?;
@@ -138,7 +138,7 @@ impl Work<'_> {
     fn sweep(&mut self) -> io::Result<()> {
         let places = self.places;
         self.step(|| remove(&places.scraps()))?;
-        // These stay while something is in them.
+        // These stay while they are not empty.
         for folder in [places.kept(), places.state.clone()] {
             let _ = self.step(|| fs::remove_dir(&folder));
         }

@@ -1,4 +1,4 @@
-//! The folder and the file that a registry's host wants.
+//! The folder and the file of a registry's host.
 
 use std::path::Path;
 
@@ -70,7 +70,7 @@ pub(crate) fn entry(
         NodeRegistryPolicy::AllowContactingSource if has_default => {
             return Err(EntryError::Default);
         }
-        // Without `server` containerd knows the source itself, which stands behind our host.
+        // Without `server` containerd tries the source itself after our host.
         NodeRegistryPolicy::AllowContactingSource => format!(
             "[host.\"{endpoint}\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = {ca}\n\
              dial_timeout = \"1s\"\n"
@@ -106,7 +106,7 @@ pub(crate) fn folder(host: &str) -> Result<String, EntryError> {
     })
 }
 
-/// A scheme, a host, a port, and nothing that means something in TOML.
+/// Whether this is a scheme, a host and a port, without characters that are special in TOML.
 fn is_plain_url(text: &str) -> bool {
     let rest = text
         .strip_prefix("https://")

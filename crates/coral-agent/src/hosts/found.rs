@@ -9,7 +9,7 @@ use super::{DEFAULT, FILE, HostsPaths, MARKER};
 
 /// The largest file that is read; ours are under a kilobyte.
 const MAX_FILE: u64 = 1 << 20;
-/// Most hosts' folders that are looked at.
+/// Most hosts' folders that are read.
 const MAX_FOLDERS: usize = 20_000;
 
 /// The files on the node.
@@ -17,11 +17,11 @@ const MAX_FOLDERS: usize = 20_000;
 pub(crate) struct Found {
     /// The hosts' folders, by name.
     pub(crate) folders: BTreeMap<String, Folder>,
-    /// What was kept, by the folder's name.
+    /// The backups, by the folder's name.
     pub(crate) kept: BTreeMap<String, Kept>,
     /// The CA that our files name.
     pub(crate) ca: Option<Vec<u8>>,
-    /// Whether there are rules for hosts without a folder.
+    /// Whether the node has rules for hosts without a folder of their own.
     pub(crate) has_default: bool,
     /// Whether there is a folder of ours.
     pub(crate) has_state: bool,
@@ -43,13 +43,13 @@ pub(crate) enum File {
     Absent,
     /// Ours, with its content.
     Ours(String),
-    /// Another's.
+    /// The file of another program or person.
     Foreign,
-    /// Something that is not a file, or a folder that is none.
+    /// Something that is not a file, or whose folder is not a folder.
     Unusable,
 }
 
-/// What was there before ours.
+/// A backup of the state before ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     /// A folder without a file.
@@ -59,7 +59,7 @@ pub(crate) enum Kept {
 }
 
 impl Found {
-    /// The file in a folder; a folder that is not there has none.
+    /// The file in a folder; a missing folder has none.
     pub(crate) fn file(&self, folder: &str) -> &File {
         self.folders
             .get(folder)
@@ -152,7 +152,7 @@ fn exists(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Names in a folder, those that are not UTF-8 left out: no host is called so.
+/// Names in a folder, without those that are not UTF-8: no host has such a name.
 fn names(path: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -9,14 +9,14 @@ use super::found::{File, Found, Kept};
 pub(crate) enum Action {
     /// Writes the CA, renamed over an older one.
     WriteCa(Vec<u8>),
-    /// Makes a folder with its file elsewhere and renames it in.
+    /// Creates a folder with its file elsewhere and renames it into place.
     AddFolder {
         /// The host's folder.
         folder: String,
         /// The file's content.
         content: String,
     },
-    /// Keeps what is in the folder now, to be put back later.
+    /// Backs up the current file of the folder, to be restored later.
     Keep {
         /// The host's folder.
         folder: String,
@@ -28,7 +28,7 @@ pub(crate) enum Action {
         /// The file's content.
         content: String,
     },
-    /// Puts the kept file back.
+    /// Restores the backup.
     Restore {
         /// The host's folder.
         folder: String,
@@ -43,14 +43,14 @@ pub(crate) enum Action {
         /// The host's folder.
         folder: String,
     },
-    /// Drops what was kept.
+    /// Deletes the backup.
     Forget {
         /// The host's folder.
         folder: String,
     },
     /// Removes the CA.
     RemoveCa,
-    /// Removes what is left over of changes, and our own folder once it is empty.
+    /// Removes leftovers of changes, and our own folder once it is empty.
     Sweep,
 }
 
@@ -70,8 +70,8 @@ impl Action {
     }
 }
 
-/// What to do, in order. `wanted` maps folders to the content of their files; `ca` is absent while
-/// it is not known: then nothing new is written unless an older CA is there.
+/// The actions, in order. `wanted` maps folders to the content of their files. `ca` is `None` while
+/// it is not known: then nothing new is written unless an older CA exists.
 pub(crate) fn plan(
     wanted: &BTreeMap<String, String>,
     ca: Option<&[u8]>,
@@ -149,17 +149,17 @@ fn remove(folder: &str, found: &Found, actions: &mut Vec<Action>) {
     }
 }
 
-/// Something kept for a folder that has no file of ours and wants none.
+/// A backup for a folder that has no file of ours and should have none.
 fn settle(folder: &str, found: &Found, actions: &mut Vec<Action>) {
     let kept = found.kept.get(folder).copied();
     let folder = folder.to_owned();
     match (found.file(&folder), kept) {
         // Planned by `remove`.
         (File::Ours(_), _) => {}
-        // Our file was deleted by another: what was there before still has to come back.
+        // Someone else deleted our file: the backup still has to be restored.
         (File::Absent, Some(Kept::File)) => actions.push(Action::Restore { folder }),
-        // A crash between keeping and writing, or between putting back and forgetting; or another
-        // file has come since.
+        // A crash between backup and writing, or between restoring and deleting the backup; or
+        // another file has appeared since.
         _ => actions.push(Action::Forget { folder }),
     }
 }

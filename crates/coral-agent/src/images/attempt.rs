@@ -7,9 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::backoff;
 
-/// Failures in a row after which an image is in error, where the spec does not say.
+/// Failures in a row after which an image is in error, if the spec does not say.
 const LIMIT: u32 = 5;
-/// Longest wait between attempts, where the spec does not say; never more than this.
+/// Longest wait between attempts, if the spec does not say, and in any case.
 pub(crate) const LONGEST: SignedDuration = SignedDuration::from_mins(10);
 
 /// Attempts at one image that failed or were ended, without a success since.
@@ -20,9 +20,9 @@ pub(crate) struct Attempt {
     generation: Option<i64>,
     /// Failures in a row.
     pub(crate) failures: u32,
-    /// How often it was ended in favour of others, which is no failure.
+    /// How often it was ended in favour of others, which is not a failure.
     pub(crate) yields: u32,
-    /// When it is tried again; never before a change where this is absent.
+    /// When it is tried again; `None`: only after a change.
     pub(crate) next: Option<Timestamp>,
     /// One word.
     pub(crate) reason: String,
@@ -61,7 +61,7 @@ impl Attempt {
         }
     }
 
-    /// One more pull that was ended in favour of others. What had failed before stays the news.
+    /// One more pull that was ended in favour of others. An earlier failure is still reported.
     pub(crate) fn yielded(
         image: &NodeImage,
         before: Option<&Self>,
@@ -98,7 +98,7 @@ impl Attempt {
         }
     }
 
-    /// What an agent before this one had noted.
+    /// The attempts that a previous agent recorded.
     pub(crate) fn restored(status: &NodeImageStatus) -> Option<Self> {
         Some(Self {
             digest: status.digest.clone(),
@@ -116,7 +116,7 @@ impl Attempt {
         self.digest == image.digest && self.generation == image.generation
     }
 
-    /// Whether the image may be tried now. A wait beyond the longest is one of a clock that was
+    /// Whether the image may be tried now. A wait beyond the longest comes from a clock that was
     /// set back.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         self.next

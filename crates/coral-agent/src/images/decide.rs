@@ -16,7 +16,7 @@ use super::remove::{FailedRemovals, Removal, postponed, removal};
 use super::slots::{Hold, Slots};
 use crate::probe::Standing;
 
-/// What is looked at.
+/// The input of a decision.
 pub(crate) struct View<'a> {
     pub(crate) images: &'a [NodeImage],
     /// Names that are pinned while they are there, and never pulled.
@@ -32,8 +32,8 @@ pub(crate) struct View<'a> {
     pub(crate) hold: Hold,
     /// Removals that failed.
     pub(crate) failed_removals: &'a FailedRemovals,
-    /// References that the last status called placed by the agent: a pull by kubelet takes the
-    /// labels of a name away.
+    /// References that the last status reported as placed by the agent: a pull by kubelet removes
+    /// the labels of a name.
     pub(crate) placed: &'a BTreeSet<String>,
     /// The state of the hosts in the cluster, and whether their source may be asked as well.
     pub(crate) hosts: &'a BTreeMap<String, Inside>,
@@ -46,7 +46,7 @@ pub(crate) struct View<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Inside {
     pub(crate) standing: Standing,
-    /// Whether the source is asked after a miss.
+    /// Whether the source may be asked after a miss.
     pub(crate) has_source: bool,
 }
 
@@ -55,11 +55,11 @@ pub(crate) struct Inside {
 pub(crate) struct Pull {
     /// `HOST/PATH@DIGEST`.
     pub(crate) name: String,
-    /// What the name is marked with once it is there.
+    /// The mark of the name once it exists.
     pub(crate) marks: Marks,
 }
 
-/// What to do and to report.
+/// The decision: what to do and to report.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Decision {
     /// Pulls to start, the most urgent first.
@@ -76,9 +76,9 @@ pub(crate) struct Decision {
     pub(crate) wake: Option<Timestamp>,
     /// A state for each image of the spec, and for what still has to go.
     pub(crate) statuses: Vec<NodeImageStatus>,
-    /// Pinned names that are there.
+    /// Pinned names that exist.
     pub(crate) pins: Vec<String>,
-    /// What is wrong that belongs to no image of the spec.
+    /// Problems that belong to no image of the spec.
     pub(crate) trouble: Vec<String>,
 }
 
@@ -110,7 +110,7 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The host of an image, and the name that it is pulled by; nothing for a malformed reference.
+/// The host of an image, and the name that it is pulled by; `None` for a malformed reference.
 pub(crate) fn pulled_name(image: &NodeImage) -> Option<(String, String)> {
     let wanted = Wanted::parse(image).ok()?;
     Some((wanted.host, wanted.pulled))
@@ -218,8 +218,8 @@ fn names(present: &[RuntimeImage]) -> BTreeMap<&str, (&RuntimeImage, &ImageName)
         .collect()
 }
 
-/// For each `HOST/PATH@DIGEST`, which several references may share: whether one wants it pinned,
-/// and whether all want it removed in the end.
+/// For each `HOST/PATH@DIGEST`, which several references may share: whether one of them pins it,
+/// and whether all of them have it removed in the end.
 fn shared_wishes(wanted: &[Wanted<'_>]) -> BTreeMap<String, (bool, bool)> {
     let mut shared: BTreeMap<String, (bool, bool)> = BTreeMap::new();
     for wish in wanted {
@@ -230,7 +230,7 @@ fn shared_wishes(wanted: &[Wanted<'_>]) -> BTreeMap<String, (bool, bool)> {
     shared
 }
 
-/// The status of an image that is there, with what its names still lack; nothing where it has to
+/// The status of an existing image, with the changes that its names still need; `None` if it has to
 /// be pulled.
 fn place(
     wish: &Wanted<'_>,
@@ -257,7 +257,7 @@ fn place(
             name: reference.to_owned(),
             marks: marks(Some(Role::made(image.remove)), image.pin),
         });
-        // Reported once it is seen.
+        // It is reported once the runtime lists it.
         return Some(status(image, ImageTagState::Pending));
     };
     let placed = view.placed.contains(&image.reference);
@@ -270,8 +270,8 @@ fn place(
     })
 }
 
-/// Whether the name is there with another digest, and the agent made it: a new release of an image
-/// gives no place up on the node.
+/// Whether the name exists with another digest, and the agent made it: a new release of an image
+/// keeps the place that the image has on the node.
 fn has_older(
     wish: &Wanted<'_>,
     names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>,
@@ -283,7 +283,7 @@ fn has_older(
     })
 }
 
-/// What a name that is there lacks of what the spec says.
+/// The change that an existing name needs to match the spec.
 fn remark(name: &ImageName, pin: bool, remove: bool, placed: bool) -> Option<NameAction> {
     let now = Role::on(name);
     let role = match now {
@@ -291,7 +291,7 @@ fn remark(name: &ImageName, pin: bool, remove: bool, placed: bool) -> Option<Nam
         None if placed => Some(Role::made(remove)),
         _ => pin.then_some(Role::Found),
     };
-    // A pin that another set on a name without our label stays.
+    // A pin on a name without our label was set by someone else and stays.
     let pinned = pin || (now.is_none() && name.pinned);
     let is_right = role == now && pinned == name.pinned;
     (!is_right).then(|| NameAction::Mark {
@@ -300,7 +300,7 @@ fn remark(name: &ImageName, pin: bool, remove: bool, placed: bool) -> Option<Nam
     })
 }
 
-/// Pins a name that is there and is never pulled.
+/// Pins an existing name that is never pulled.
 fn pin(name: &str, names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>) -> Option<NameAction> {
     let (_, found) = names.get(name)?;
     let role = Role::on(found);
@@ -310,7 +310,7 @@ fn pin(name: &str, names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>) -> Optio
     })
 }
 
-/// Starts the pull of an image that is not there, or says what it waits for.
+/// Starts the pull of a missing image, or reports what it waits for.
 fn pull(
     wish: &Wanted<'_>,
     shared: &BTreeMap<String, (bool, bool)>,
@@ -344,7 +344,7 @@ fn pull(
     shown
 }
 
-/// Why the image's host cannot be asked yet.
+/// Why the image's host cannot be used yet.
 fn host_trouble(wish: &Wanted<'_>, view: &View<'_>) -> Option<String> {
     let inside = view.hosts.get(&wish.host)?;
     match &inside.standing {

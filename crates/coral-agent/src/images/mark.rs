@@ -1,4 +1,4 @@
-//! What the agent notes on a name of an image.
+//! The label by which the agent records its role on a name of an image.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) enum Role {
 }
 
 impl Role {
-    /// The role on a name; none where the agent has nothing to do with it.
+    /// The role on a name; `None` if the agent is not responsible for it.
     pub(crate) fn on(name: &ImageName) -> Option<Self> {
         match name.labels.get(LABEL)?.as_str() {
             "keep" => Some(Self::Keep),
@@ -48,7 +48,7 @@ impl Role {
     }
 }
 
-/// The marks of a name with this role; without one the label goes.
+/// The marks of a name with this role. Without a role the label is removed.
 pub(crate) fn marks(role: Option<Role>, pinned: bool) -> Marks {
     let value = role.map_or("", Role::value).to_owned();
     Marks {

@@ -1,4 +1,4 @@
-//! Changes of names: of each by itself, so that one that fails holds up no other.
+//! Changes of names, each by itself, so that a failed one does not hold up the others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::decide::{Decision, leaving_status, pulled_name};
 use super::remove::{FailedRemoval, FailedRemovals};
 use crate::pulse::Pulse;
 
-/// How long one look goes on with changes of names: pulls, probes and the report wait for them. The
-/// last change may take longer by its own deadline.
+/// How long one pass continues with changes of names, since pulls, probes and the report wait for
+/// them. The last change may add its own deadline to this.
 const TIME: Duration = Duration::from_secs(30);
 
 /// A change of a name.
@@ -27,7 +27,7 @@ pub(crate) enum NameAction {
     },
     /// Change the marks of a name.
     Mark { name: String, marks: Marks },
-    /// Take a name away.
+    /// Remove a name.
     Untag { name: String },
     /// Remove an image with all its names.
     Remove { name: String },
@@ -44,12 +44,12 @@ impl NameAction {
         }
     }
 
-    /// Whether the name goes.
+    /// Whether the name is removed.
     fn is_removal(&self) -> bool {
         matches!(self, Self::Untag { .. } | Self::Remove { .. })
     }
 
-    /// Does it.
+    /// Makes the change.
     async fn apply<R: ImageRuntime>(&self, runtime: &R) -> Result<(), RuntimeError> {
         tracing::debug!(action = ?self, "changing an image's names");
         let done = match self {
@@ -63,17 +63,17 @@ impl NameAction {
             Self::Remove { name } => runtime.remove(name).await,
         };
         match done {
-            // The image went in the meantime: the next look sees it.
+            // The image was removed in the meantime: the next pass sees that.
             Err(error) if error.category() == Category::NotFound => Ok(()),
             done => done,
         }
     }
 }
 
-/// What is remembered of changes of names from look to look.
+/// The state of changes of names between passes.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    /// The change that the last look had no time for.
+    /// The change that the last pass had no time for.
     first: Option<NameAction>,
     /// Removals that failed.
     pub(crate) failed: FailedRemovals,
@@ -99,11 +99,10 @@ impl Memory {
     }
 }
 
-/// Makes the changes of a decision, each of them whatever became of the others. What fails is
-/// reported on the image that the name belongs to. Past [`TIME`] no further change is begun: the
-/// next look makes the others, and begins with the first of these, so that changes that fail each
-/// time keep no other waiting. Whether removals are left; an error where the runtime does not
-/// answer at all.
+/// Makes the changes of a decision, also after one of them failed. A failure is reported on the
+/// image that the name belongs to. After [`TIME`] no further change is begun: the next pass makes
+/// the rest, beginning with the first one left, so that changes that fail each time do not delay
+/// others. Returns whether removals are left. It is an error if the runtime does not answer at all.
 pub(crate) async fn apply<R: ImageRuntime>(
     decision: &mut Decision,
     memory: &mut Memory,
@@ -180,7 +179,8 @@ fn note(decision: &mut Decision, images: &[NodeImage], action: &NameAction, erro
         .push(format!("the image name {name}: {error}"));
 }
 
-/// Reports a name that still has to go, unless it has a status already. A name by digest has none.
+/// Reports a name that still has to be removed, unless it has a status already. A name by digest
+/// has none.
 fn show_leaving(decision: &mut Decision, name: &str, tell: impl Fn(&mut NodeImageStatus)) {
     if name.contains('@') {
         return;

@@ -1,4 +1,4 @@
-//! What to do with names that the agent is responsible for and that are no longer wanted. Pure.
+//! Decides about names that the agent is responsible for and that are no longer wanted. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use super::mark::{Role, marks};
 use super::names::NameAction;
 use crate::backoff;
 
-/// Longest wait between attempts at a removal: each of them may have to wait for pulls, and holds
-/// others up.
+/// Longest wait between attempts at a removal: each of them may have to wait for pulls, and delays
+/// other pulls.
 const LONGEST: SignedDuration = SignedDuration::from_hours(1);
 
-/// Removals that failed, by the name that was to go.
+/// Failed removals, by the name that was to be removed.
 pub(crate) type FailedRemovals = BTreeMap<String, FailedRemoval>;
 
 /// A removal that failed, and when it is tried again.
@@ -45,13 +45,13 @@ impl FailedRemoval {
         }
     }
 
-    /// Whether it may be tried now. A wait beyond the longest is one of a clock that was set back.
+    /// Whether it may be tried now. A wait beyond the longest comes from a clock that was set back.
     fn is_due(&self, now: Timestamp) -> bool {
         self.next <= now || self.next > now + LONGEST
     }
 }
 
-/// The failure after which it is not time yet to remove the image of this name.
+/// The failure because of which it is too early to remove the image of this name.
 pub(crate) fn postponed(
     failed: &FailedRemovals,
     name: &str,
@@ -63,7 +63,7 @@ pub(crate) fn postponed(
         .cloned()
 }
 
-/// What to do, and what still has to go.
+/// The changes to make, and the names that still have to be removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Removal {
     /// Changes of names, and removals of whole images.

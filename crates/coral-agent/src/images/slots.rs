@@ -15,7 +15,7 @@ use super::decide::{Decision, View, Wanted};
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 /// Longest time that a pull may keep such a slot.
 const LONGEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
-/// How long no pull starts at first while a removal waits for the running ones.
+/// The first hold: how long no pull starts while a removal waits for the running ones.
 const HOLD: SignedDuration = SignedDuration::from_mins(1);
 /// How long pulls start again after a hold in which the running ones did not end. After it, no pull
 /// starts until the removal is tried, and each running one ends once its patience is over: that of
@@ -39,11 +39,11 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// How it goes on after a look in which a removal waited, or none did.
+    /// The next state after a pass in which a removal waited, or none did.
     #[must_use]
     pub(crate) fn after(self, removal_waits: bool, now: Timestamp) -> Self {
         let rests_until = self.rests_until.filter(|_| self.rests(now));
-        // A time that is still to come was noted before the clock was set back.
+        // A time in the future was recorded before the clock was set back.
         let since = self.since.map(|since| since.min(now));
         match (removal_waits, since) {
             (true, _) => Self {
@@ -85,7 +85,7 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// What the running pulls leave.
+    /// The slots that the running pulls leave free.
     pub(super) fn new(view: &View<'_>) -> Self {
         let mut taken = BTreeMap::new();
         for name in view.pulling.keys() {
@@ -136,7 +136,7 @@ impl Slots {
         true
     }
 
-    /// Ends pulls that others, or a removal, have waited for long enough.
+    /// Ends pulls after others, or a removal, have waited long enough for them.
     pub(super) fn take_back(
         &self,
         view: &View<'_>,

@@ -1,4 +1,4 @@
-//! The `hosts.toml` files, in step with the spec.
+//! Keeps the `hosts.toml` files in step with the spec.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,15 +17,15 @@ use crate::hosts::plan::{Action, plan};
 use crate::hosts::{HostsPaths, MARKER, apply, entry};
 use crate::probe::{Host, Standing};
 
-/// How soon files are tried again that could not be changed.
+/// How soon a failed change of files is retried.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// The largest CA bundle.
 const MAX_CA: u64 = 256 << 10;
 
-/// The files as last brought in step.
+/// The state of the files after the last change.
 #[derive(Default)]
 pub(super) struct Files {
-    /// What they were brought in step with.
+    /// The input of the last change.
     basis: Option<Basis>,
     outcome: Outcome,
     next: Option<Timestamp>,
@@ -38,10 +38,10 @@ struct Basis {
     ca: Option<Vec<u8>>,
 }
 
-/// What came of it.
+/// The result of the last change.
 #[derive(Debug, Default)]
 struct Outcome {
-    /// Hosts without their file, and where they stand.
+    /// Hosts without their file, and their states.
     troubles: BTreeMap<String, Standing>,
     /// Hosts that left the spec and still have a file.
     leaving: Vec<NodeRegistryStatus>,
@@ -92,7 +92,7 @@ impl Files {
         std::mem::take(&mut self.outcome.changed)
     }
 
-    /// The hosts of the spec and where their files stand.
+    /// The hosts of the spec and the states of their files.
     pub(super) fn hosts<'a>(&self, entries: &'a [NodeRegistry]) -> Vec<Host<'a>> {
         let hosts = entries.iter().map(|entry| Host {
             entry,
@@ -116,12 +116,12 @@ impl Files {
         self.outcome.has_default
     }
 
-    /// When to look at the files again.
+    /// When to check the files again.
     pub(super) fn wake(&self, now: Timestamp) -> Timestamp {
         self.next.unwrap_or(now + LOOK)
     }
 
-    /// Ends when the CA's file differs from what is in use.
+    /// Completes when the CA's file differs from the CA in use.
     pub(super) async fn ca_changes(&self, folder: &Path) {
         let used = self.basis.as_ref().map(|basis| &basis.ca);
         let mut beat = tokio::time::interval(CA_CHECK);
@@ -152,7 +152,7 @@ impl Outcome {
     }
 }
 
-/// The CA bundle; absent while there is none, or none that could be one.
+/// The CA bundle; `None` while there is no file that could be one.
 async fn read_ca(folder: &Path) -> Option<Vec<u8>> {
     let path = folder.join("ca.crt");
     let size = tokio::fs::metadata(&path).await.ok()?.len();
@@ -165,7 +165,7 @@ async fn read_ca(folder: &Path) -> Option<Vec<u8>> {
     is_bundle.then_some(bytes)
 }
 
-/// Scans, plans and acts. Where the runtime reads another folder now, the old one is cleared.
+/// Scans, plans and acts. If the runtime reads another folder now, the old one is cleared.
 fn bring(basis: &Basis, before: Option<&HostsPaths>) -> io::Result<Outcome> {
     if let Some(old) = before.filter(|old| **old != basis.places) {
         apply::apply(old, &plan(&BTreeMap::new(), None, &scan(old)?));
@@ -224,7 +224,7 @@ fn changed(actions: &[Action], hosts: &BTreeMap<String, String>) -> Vec<String> 
         .collect()
 }
 
-/// Where a host stands whose file is not as wanted.
+/// The state of a host whose file is not as planned.
 fn lacking(
     folder: &str,
     content: &str,
@@ -251,7 +251,7 @@ fn lacking(
     }
 }
 
-/// Hosts whose file of ours is no longer wanted and still there.
+/// Hosts that still have a file of ours although it is no longer wanted.
 fn leaving(found: &Found, wanted: &BTreeMap<String, String>) -> Vec<NodeRegistryStatus> {
     let folders = found.ours().filter(|folder| !wanted.contains_key(*folder));
     let statuses = folders.map(|folder| NodeRegistryStatus {
@@ -266,7 +266,7 @@ fn leaving(found: &Found, wanted: &BTreeMap<String, String>) -> Vec<NodeRegistry
     statuses.collect()
 }
 
-/// The host that the first line of our file names.
+/// The host that is named in the first line of our file.
 fn host_of_file(file: &File) -> Option<&str> {
     let File::Ours(content) = file else {
         return None;

@@ -1,4 +1,4 @@
-//! The runtime: who it is, and where it reads `hosts.toml`.
+//! The runtime: its name and version, and where it reads `hosts.toml`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{LOOK, RUNTIME_RETRY};
 /// containerd's own default in its documentation, and what its packages configure.
 const USUAL: &str = "/etc/containerd/certs.d";
 
-/// The runtime and what it said of itself.
+/// The runtime and what it reported about itself.
 pub(super) struct Runtime<R> {
     pub(super) client: Arc<R>,
     version: Option<RuntimeVersion>,
@@ -58,7 +58,7 @@ impl<R: ImageRuntime> Runtime<R> {
         Ok((version, self.client.config_path().await?))
     }
 
-    /// Notes that the runtime did not answer; it is asked everything again.
+    /// Records that the runtime did not answer: everything is asked again.
     pub(super) fn failed(&mut self, error: &RuntimeError) {
         tracing::warn!(%error, "the container runtime failed");
         self.trouble = Some(error.to_string());
@@ -81,7 +81,7 @@ impl<R: ImageRuntime> Runtime<R> {
         self.trouble.as_deref()
     }
 
-    /// The folder of hosts' folders; not known while the runtime has not said.
+    /// The folder of hosts' folders; `None` until the runtime has reported it.
     pub(super) fn certs_dir(&self, given: Option<&Path>) -> Option<PathBuf> {
         if let Some(given) = given {
             return Some(given.to_owned());
@@ -91,7 +91,7 @@ impl<R: ImageRuntime> Runtime<R> {
         Some(first.unwrap_or_else(|| PathBuf::from(USUAL)))
     }
 
-    /// What to change when no `hosts.toml` has an effect.
+    /// The advice if no `hosts.toml` has an effect.
     pub(super) fn advice(&self) -> Option<String> {
         let (found, folder) = match self.config.as_ref()? {
             ConfigPath::One(_) => return None,

@@ -1,4 +1,4 @@
-//! What runs beside the loop: pulls, and one probe.
+//! Tasks that run beside the loop: pulls, and one probe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::images::decide::Pull;
 /// How long a probe may take: the image has no layers, and other hosts wait for their probes.
 const PROBE_DEADLINE: Duration = Duration::from_secs(15);
 
-/// What has ended.
+/// A task that has ended.
 pub(super) enum Done {
     /// A pull.
     Pulled {
@@ -45,7 +45,7 @@ struct Running {
 }
 
 impl Work {
-    /// The next task that ends; never without a task.
+    /// The next task that ends. Without a task it never completes.
     pub(super) async fn next(&mut self) -> Done {
         loop {
             match self.tasks.join_next().await {
@@ -83,8 +83,8 @@ impl Work {
         self.probing = self.probing.take().filter(|task| !task.is_finished());
     }
 
-    /// The pulls that run, and since when. A time that is still to come was noted before the clock
-    /// was set back: such a pull counts from now on.
+    /// The running pulls, and since when. A time in the future was recorded before the clock was
+    /// set back: such a pull counts from now on.
     pub(super) fn pulling(&mut self, now: Timestamp) -> BTreeMap<String, Timestamp> {
         let pulling = self.pulling.iter_mut();
         pulling
@@ -99,7 +99,7 @@ impl Work {
         self.probing.is_some()
     }
 
-    /// Ends pulls of what is not wanted now, and says whether there were any. They end a moment
+    /// Cancels pulls that are not wanted now, and returns whether there were any. They end a moment
     /// later.
     pub(super) fn cancel_all_but(&mut self, wanted: &BTreeSet<String>) -> bool {
         let mut is_any = false;
@@ -149,8 +149,9 @@ async fn pull_and_mark<R: ImageRuntime>(runtime: &R, pull: &Pull) -> Result<(), 
     Ok(())
 }
 
-/// Pulls the reserved image by its digest and removes it. By a tag the registry would choose the
-/// image: the pull would store it, and the removal would take every name of that image away.
+/// Pulls the reserved image by its digest and removes it. If it were pulled by a tag, the registry
+/// would choose the image: the pull would store it, and the removal would remove every name of that
+/// image.
 async fn probe<R: ImageRuntime>(runtime: &R, host: &str) -> Result<(), String> {
     let image = format!("{host}/{PROBE_PATH}@{PROBE_DIGEST}");
     let pulled = tokio::time::timeout(PROBE_DEADLINE, runtime.pull(&image, None)).await;

@@ -1,6 +1,6 @@
 //! Bounds that the schema states: how long lists and texts are, and which form texts have. The
-//! API server enforces the same ones. Most are said in better words by `settings()`; what it does
-//! not look at is found here.
+//! API server enforces the same ones. `settings()` reports most violations in better words; this
+//! module finds those that it does not check.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use super::suggestion::shown;
 /// room beside the spec.
 const MAX_SPEC: usize = 1_000_000;
 
-/// Checks `spec`, which is `read` as its type, against the bounds of `schema`. Where something was
-/// found before, nothing more is said.
+/// Checks `spec`, which is `read` as its type, against the bounds of `schema`. It adds nothing about a
+/// path that already has a finding.
 pub(super) fn check(
     spec: &Node,
     schema: &'static Json,

@@ -1,10 +1,10 @@
-//! Holds a tree against the JSON Schema of a type: every unknown, missing or ill-typed field is
-//! found with its line, where serde would stop at the first. The schema comes from the type
-//! itself, so that there is one truth; of JSON Schema only what schemars writes for our types is
-//! understood.
+//! Checks a tree against the JSON Schema of a type. It finds every unknown, missing or ill-typed
+//! field with its line, where serde would stop at the first. The schema is made from the type, so
+//! the two cannot differ. Only the part of JSON Schema is supported that schemars writes for our
+//! types.
 //!
-//! The result is the tree as JSON, mended so that the type can be read from it all the same: then
-//! the meaning of what is well-formed can be checked in the same go.
+//! The result is the tree as JSON, repaired so that it can be read as the type in any case. So the
+//! meaning of the well-formed fields is checked in the same run.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::finding::Findings;
 use super::node::{Entry, Node, Value};
 use super::suggestion::{hint, nearest, shown};
 
-/// Fields that the design has but that do not work yet, with the path of what they belong to.
+/// Fields that are planned but do not work yet, with the path of the object that they belong to.
 const NOT_YET: [(&str, &str); 2] = [("spec", "fromPods"), ("spec", "driftPolicy")];
 
-/// Checks `node`, which stands at `path`, against `schema`. `None` if it cannot be mended.
+/// Checks `node` at `path` against `schema`. `None` if it cannot be repaired.
 pub(super) fn check(
     node: &Node,
     schema: &Json,
@@ -38,7 +38,7 @@ pub(super) fn check(
     }
 }
 
-/// An optional field's schema is `anyOf: [it, null]`; null is looked at by [`check_object`].
+/// An optional field's schema is `anyOf: [it, null]`; [`check_object`] handles null.
 pub(super) fn without_null(schema: &Json) -> &Json {
     let alternatives = schema.get("anyOf").and_then(Json::as_array);
     let mut values = alternatives
@@ -70,8 +70,7 @@ fn variants(schema: &Json) -> Option<Vec<&str>> {
     Some(alternatives.iter().filter_map(texts).flatten().collect())
 }
 
-/// What stands in for a value that is needed and cannot be used. It is never looked at: what is
-/// found about it is held back.
+/// The placeholder for a required value that cannot be used. Findings about it are suppressed.
 fn stand_in(schema: &Json) -> Json {
     let schema = without_null(schema);
     if let Some(allowed) = variants(schema) {
@@ -186,7 +185,7 @@ pub(super) fn joined(path: &str, key: &str) -> String {
     }
 }
 
-/// Reports keys that stand twice in one mapping.
+/// Reports keys that occur twice in one mapping.
 pub(super) fn duplicates(entries: &[Entry], path: &str, findings: &mut Findings) {
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for entry in entries {
@@ -203,7 +202,7 @@ pub(super) fn duplicates(entries: &[Entry], path: &str, findings: &mut Findings)
     }
 }
 
-/// Reports a field that the type does not have; gives the one that was meant.
+/// Reports a field that the type does not have. Returns the field that was probably meant.
 pub(super) fn unknown<'a>(
     entry: &Entry,
     path: &str,
@@ -315,7 +314,7 @@ fn check_integer(node: &Node, schema: &Json, path: &str, findings: &mut Findings
     None
 }
 
-/// What a value is, for a message. Texts are shown, shortened.
+/// Describes a value in a message. Texts are shown, shortened.
 fn described(node: &Node) -> String {
     match &node.value {
         Value::Null => "null".to_owned(),

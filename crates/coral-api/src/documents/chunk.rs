@@ -22,8 +22,8 @@ impl Chunk<'_> {
     }
 }
 
-/// The documents of a file. A line that begins with `---` or `...` ends a document wherever it
-/// stands: YAML allows no scalar to hold one (YAML 1.2.2, production `c-forbidden`).
+/// The documents of a file. A line that begins with `---` or `...` always ends a document: YAML
+/// allows no scalar to contain one (YAML 1.2.2, production `c-forbidden`).
 pub(super) fn chunks(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let mut start = 0;

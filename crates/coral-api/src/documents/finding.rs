@@ -1,8 +1,8 @@
-//! What is found wrong in one object.
+//! Mistakes that are found in one object.
 
 use std::fmt::Display;
 
-/// Something found, before it is known which object it belongs to.
+/// One mistake, before it is known which object it belongs to.
 pub(super) struct Finding {
     pub(super) line: usize,
     /// Where in the object: `spec.repositories[2].name`; empty for the whole.
@@ -15,12 +15,12 @@ pub(super) struct Finding {
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) list: Vec<Finding>,
-    /// Paths that a finding speaks of without being at them.
+    /// Paths that a finding mentions although it is about another path.
     meant: Vec<String>,
 }
 
 impl Findings {
-    /// Notes what is wrong in words that say where it is themselves.
+    /// Adds a finding whose text already says where it is.
     pub(super) fn add(&mut self, line: usize, path: &str, message: impl Display) {
         self.list.push(Finding {
             line,
@@ -29,18 +29,18 @@ impl Findings {
         });
     }
 
-    /// Notes what is wrong with what stands at `path`.
+    /// Adds a finding about the value at `path`.
     pub(super) fn at(&mut self, line: usize, path: &str, message: impl Display) {
         self.add(line, path, format_args!("{path}: {message}"));
     }
 
-    /// Notes that a finding speaks of `path`: nothing more is to be said about it.
+    /// Records that a finding mentions `path`, so that no further finding is reported there.
     pub(super) fn mean(&mut self, path: String) {
         self.meant.push(path);
     }
 
-    /// Whether something was found in, or around, what stands at `path`: then what else is found
-    /// there may only follow from it.
+    /// Whether there is a finding at, above or below `path`: a further one there may only be its
+    /// consequence.
     pub(super) fn touch(&self, path: &str) -> bool {
         let found = self.list.iter().map(|finding| &finding.path);
         found

@@ -5,9 +5,9 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, Options, Spanned};
 
-/// Nesting that is read. Ours is 6 deep, what Kubernetes stores less than 30.
+/// Deepest nesting that is read. Our kinds have 6 levels, objects of Kubernetes fewer than 30.
 const MAX_DEPTH: usize = 64;
-/// Values in one document, those that aliases repeat included.
+/// Most values in one document, including those that aliases repeat.
 const MAX_NODES: usize = 250_000;
 
 /// A value with its line. It may hold a credential, so it has no `Debug`.
@@ -20,7 +20,7 @@ pub(super) struct Node {
 pub(super) enum Value {
     Null,
     Bool(bool),
-    /// A number, with its text as it stands in the file where that is known.
+    /// A number, with its text in the file if that is known.
     Number(serde_json::Number, Option<String>),
     Text(String),
     List(Vec<Node>),
@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) value: Node,
 }
 
-/// Why a text is not YAML that is read.
+/// Why a text cannot be read as YAML.
 pub(super) struct SyntaxError {
     /// Line in the file, counted from 1; 0 if not known.
     pub(super) line: usize,
@@ -127,14 +127,14 @@ fn options() -> Options {
         alias_limits: serde_saphyr::alias_limits! {
             max_total_replayed_events: MAX_NODES,
         },
-        // Found by the visitor, which can go on after it.
+        // Found by the visitor, which can continue after it.
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         emit_comments: false,
         strict_booleans: true,
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::AsString,
-        // A snippet would print what stands around, which may be a credential.
+        // A snippet would print the surrounding text, which may be a credential.
         with_snippet: false,
     }
 }
@@ -171,8 +171,8 @@ fn limits() -> String {
     format!("more than {MAX_NODES} values or {MAX_DEPTH} levels in one document, aliases counted")
 }
 
-/// The parser puts places inside the document into its messages, alone or in brackets; ours is
-/// the line in the file.
+/// Removes positions from the parser's messages, where they stand alone or in brackets: they count
+/// from the beginning of the document, and our line counts from that of the file.
 fn without_place(message: &str) -> String {
     let place = [" at line ", " (defined at line ", " (used at line "];
     let ends = place.iter().filter_map(|place| message.find(place));

@@ -1,4 +1,4 @@
-//! One object: what it is, and the reading of it.
+//! Reads one object.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -23,7 +23,7 @@ use crate::registry::{Registry, RegistrySpec};
 use crate::registry_mirror::{RegistryMirror, RegistryMirrorSpec};
 use crate::secret::{Secret, SecretBytes};
 
-/// What an object of ours says at its top.
+/// The top-level fields of an object of Coral's kinds.
 const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 const SECRET_TOP: [&str; 7] = [
     "apiVersion",
@@ -52,7 +52,7 @@ const IGNORED_META: [&str; 13] = [
     "uid",
 ];
 
-/// What files say in `metadata`: less than Kubernetes' type has.
+/// The fields of `metadata` that files may have: fewer than Kubernetes' type has.
 static META: LazyLock<Json> = LazyLock::new(|| {
     let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
     json!({
@@ -143,8 +143,8 @@ pub(super) fn read(
 }
 
 /// Whether a document is a file of another program, such as a compose file or the values of a Helm
-/// chart: nothing in it, and nothing that is nearly so called, belongs to a Kubernetes object, or to
-/// a mirror that lacks its head.
+/// chart: no key in it is, or is similar to, one of a Kubernetes object or of a mirror without its
+/// head.
 fn is_no_object(node: &Node) -> bool {
     const OBJECT: [&str; 5] = ["kind", "metadata", "spec", "status", "repositories"];
     let entries = node.entries();
@@ -186,7 +186,7 @@ fn header<'a>(
     None
 }
 
-/// An object of another group is none of our business, unless it looks like a slip.
+/// Skips an object of another API group, unless the group looks like a typing error.
 fn foreign(node: &Node, version: &str, kind: &str, findings: &mut Findings) -> Option<Object> {
     let (group, _) = version.split_once('/').unwrap_or(("", version));
     let ours_alone =
@@ -221,7 +221,7 @@ fn needs_cluster(node: &Node, kind: &str) -> Object {
     skipped(node, kind, format!("{kind} objects need a cluster"))
 }
 
-/// Checked like the kinds that are used, though nothing is built without a cluster.
+/// Checks a build like the kinds that are used, although nothing is built without a cluster.
 fn build(node: &Node, findings: &mut Findings) -> Option<Object> {
     top(node, &TOP, findings);
     let metadata = metadata(node, findings);
@@ -292,8 +292,7 @@ fn top(node: &Node, known: &[&str], findings: &mut Findings) {
     }
 }
 
-/// A part of an object as its type. Where something is wrong with it, it is noted, and the type
-/// is made from the rest.
+/// Reads a part of an object as its type. Mistakes are recorded, and the type is made from the rest.
 fn part<T: serde::de::DeserializeOwned>(
     node: &Node,
     field: &str,
@@ -318,7 +317,7 @@ fn part<T: serde::de::DeserializeOwned>(
     let mended = check(part, schema, field, findings)?;
     let read = serde_json::from_value(mended);
     if let (Err(error), true) = (&read, findings.list.len() == found_before) {
-        // What the schema does not see is rare, and serde's words for it will do.
+        // The schema misses little, and serde's message is good enough for that.
         findings.at(part.line, field, error);
     }
     read.ok()
@@ -335,7 +334,7 @@ fn metadata(node: &Node, findings: &mut Findings) -> Option<ObjectMeta> {
         }
     }
     metadata.map(|mut metadata| {
-        // kubectl keeps the whole object there, a Secret's values included.
+        // kubectl stores the whole object there, including the values of a Secret.
         if let Some(annotations) = &mut metadata.annotations {
             annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
@@ -379,7 +378,7 @@ fn secret(node: &Node, findings: &mut Findings) -> Option<Secret> {
     Some(secret)
 }
 
-/// Reads the values of one field into `values`. What is there is never part of a message.
+/// Reads the values of one field into `values`. No value is ever part of a message.
 fn secret_values(
     node: &Node,
     field: &str,

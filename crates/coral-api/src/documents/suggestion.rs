@@ -1,7 +1,7 @@
-//! What a person may have meant.
+//! Suggests what a person may have meant.
 
-/// The one of `known` that is near to `text`: one mistake in three letters, at most three, or the
-/// beginning of the word.
+/// The word of `known` that is closest to `text`, with at most one mistake per three letters and at
+/// most three in all; otherwise one that begins with `text`.
 pub(super) fn nearest<'a>(text: &str, known: &[&'a str]) -> Option<&'a str> {
     if text.len() > 100 {
         return None;

@@ -115,7 +115,7 @@ impl NodeSelector {
         checked.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether a node with these labels is meant. Without requirements, every node is.
+    /// Whether a node with these labels is selected. Without requirements, every node is.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|(key, operator, values)| {
             let value = labels.get(key);
@@ -168,7 +168,7 @@ fn check(
     Ok((key.clone(), operator, values.clone()))
 }
 
-/// `name` or `prefix/name`, in the letters that Kubernetes allows.
+/// Whether a text is `name` or `prefix/name`, in the characters that Kubernetes allows.
 fn is_label_key(key: &str) -> bool {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),

@@ -13,17 +13,17 @@ use crate::registry_mirror::{RetrySettings, retry};
 const DEFAULT_REFRESH: Duration = Duration::from_hours(1);
 const MIN_REFRESH: Duration = Duration::from_mins(1);
 
-/// What an Image means. What cannot be used is left out and named in `problems`, so that one bad
-/// repository does not hold up the others.
+/// What an Image means. Parts that cannot be used are left out and named in `problems`, so that one
+/// bad repository does not hold up the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSettings {
-    /// Which nodes; `None` where the selector cannot be used, and then no node is meant.
+    /// Which nodes; `None` if the selector cannot be used, in which case no node is selected.
     pub selector: Option<NodeSelector>,
     /// The images, canonical, each with a tag or a digest and never both; at most [`MAX_IMAGES`].
     pub images: BTreeSet<ImageRef>,
     /// Whether a secret is named: private images are not placed yet.
     pub names_secrets: bool,
-    /// Repositories whose every tag is asked for, which is not done yet.
+    /// Repositories of which every tag is selected, which is not supported yet.
     pub lists_all: Vec<String>,
     /// How often tags are resolved again.
     pub refresh: Duration,
@@ -33,7 +33,7 @@ pub struct ImageSettings {
     pub pin: bool,
     /// What happens to images that are no longer named.
     pub on_delete: OnDelete,
-    /// Whether nothing new is pulled.
+    /// Whether the Image is suspended: nothing new is pulled.
     pub suspend: bool,
     /// What cannot be used, and why.
     pub problems: Vec<Problem>,

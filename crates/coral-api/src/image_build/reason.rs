@@ -16,13 +16,13 @@ macro_rules! reasons {
 reasons! {
     /// The run makes progress.
     RUNNING = "Running";
-    /// Everything is pushed.
+    /// All images are pushed.
     SUCCEEDED = "Succeeded";
     /// The image is pushed, and not public in the cluster yet.
     PUBLISHING = "Publishing";
-    /// The controller waits for something of its own, such as its certificates.
+    /// The controller waits for something internal, such as its certificates.
     WAITING = "Waiting";
-    /// As many builds run as may at once.
+    /// As many builds are running as may run at once.
     QUEUED = "Queued";
     /// The Job of an earlier spec is being deleted.
     SUPERSEDED = "Superseded";

@@ -22,9 +22,9 @@ const MIN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_TIMEOUT: Duration = Duration::from_hours(168);
 const DEFAULT_SOURCE: u64 = 2 << 30;
 const DEFAULT_OUTPUT: u64 = 10 << 30;
-/// The least that a source or output is limited to.
+/// The lowest limit of a source or output.
 const MIN_LIMIT: u64 = 1 << 20;
-/// Users that a container may be. Those above are not in a user namespace of a pod.
+/// User IDs that a container may have. Higher ones do not exist in a pod's user namespace.
 const MIN_USER: u32 = 1;
 const MAX_USER: u32 = 65535;
 const DEFAULT_HISTORY: u32 = 3;
@@ -45,7 +45,7 @@ pub struct BuildSettings {
     pub registry: (String, String),
     /// Its names there.
     pub tags: Vec<BuildTag>,
-    /// Registries outside that it goes to as well.
+    /// Registries outside that the image is pushed to as well.
     pub also_to: Vec<AlsoToSettings>,
     /// The claim of the cache.
     pub cache: Option<String>,
@@ -98,7 +98,7 @@ pub struct AlsoToSettings {
     pub secret: Option<String>,
     /// Certificates of the registry's authority, as PEM text.
     pub ca: Option<String>,
-    /// Whether plain HTTP is spoken.
+    /// Whether to use plain HTTP.
     pub plain_http: bool,
 }
 
@@ -300,7 +300,8 @@ fn registry(problems: &mut Problems, output: &BuildOutput) -> (String, String) {
     (registry.namespace.clone(), registry.name.clone())
 }
 
-/// Names below the namespace, where it is known: that of a file without one is up to who applies it.
+/// Names below the namespace, if that is known: for a file without a namespace, `kubectl apply` chooses
+/// it.
 fn tags(problems: &mut Problems, output: &BuildOutput, namespace: Option<&str>) -> Vec<BuildTag> {
     const PATH: &str = "spec.output.tags";
     if output.tags.is_empty() {

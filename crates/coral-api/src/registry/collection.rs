@@ -1,4 +1,4 @@
-//! When a registry deletes what nothing holds any more.
+//! When a registry deletes content that nothing refers to any more.
 
 #![allow(unreachable_pub, reason = "KubeSchema expands a second public struct")]
 
@@ -15,8 +15,8 @@ const SHORTEST: Duration = Duration::from_mins(1);
 const LONGEST_INTERVAL: Duration = Duration::from_hours(720);
 const LONGEST_STAY: Duration = Duration::from_hours(8760);
 
-/// When blobs that nothing holds any more are deleted: those that no manifest names and that no
-/// client was told of lately.
+/// When blobs that nothing refers to any more are deleted: those that no manifest names, unless a
+/// client was recently told that they exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryCollection {
@@ -25,13 +25,13 @@ pub struct RegistryCollection {
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration("1m", "720h"))]
     pub interval: Option<String>,
-    /// How long a blob stays that no manifest names, from the last answer to a client that it is
-    /// there: `1m` to `8760h`, `24h` if not given.
+    /// How long a blob is kept that no manifest names, counted from the last time that a client was
+    /// told that it exists: `1m` to `8760h`, `24h` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     #[x_kube(validation = rules::duration("1m", "8760h"))]
     pub grace: Option<String>,
-    /// How long a manifest stays that no tag, index or referrer reaches: `1m` to `365d`, such as
+    /// How long a manifest is kept that no tag, index or referrer reaches: `1m` to `365d`, such as
     /// `7d`. For ever if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
@@ -44,9 +44,9 @@ pub struct RegistryCollection {
 pub struct CollectionSettings {
     /// Time between two collections.
     pub interval: Option<Duration>,
-    /// How long blobs stay that no manifest names.
+    /// How long blobs are kept that no manifest names.
     pub grace: Option<Duration>,
-    /// How long manifests stay that nothing reaches; none: for ever.
+    /// How long manifests are kept that nothing reaches; `None` is for ever.
     pub untagged: Option<Duration>,
 }
 

@@ -10,19 +10,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryLog {
-    /// The least important lines that are written: `Warn` if not given.
+    /// The lowest level that is logged: `Warn` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<LogLevel>,
-    /// Which requests are logged, with who asked, from where, for what, and how much: `Changes` if
-    /// not given.
+    /// Which requests are logged, each with user, address, request and size: `Changes` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessLog>,
-    /// Form of the lines: `Text` if not given.
+    /// Format of the lines: `Text` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<LogFormat>,
 }
 
-/// How important a line has to be.
+/// The lowest level of the lines that are logged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LogLevel {
     /// Only what went wrong.
@@ -32,7 +31,7 @@ pub enum LogLevel {
     Warn,
     /// Also what happened.
     Info,
-    /// Also each step, for the search of a fault.
+    /// Also each step, for debugging.
     Debug,
     /// A value that this version does not know; it is treated as `Warn`.
     #[serde(other)]
@@ -56,13 +55,13 @@ pub enum AccessLog {
     Unknown,
 }
 
-/// Form of log lines.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LogFormat {
-    /// One line of text an event.
+    /// One line of text per event.
     #[default]
     Text,
-    /// One JSON object an event.
+    /// One JSON object per event.
     Json,
     /// A value that this version does not know; it is treated as `Text`.
     #[serde(other)]

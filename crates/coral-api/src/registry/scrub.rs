@@ -1,4 +1,4 @@
-//! How a registry looks for content that its disk has damaged.
+//! How a registry finds content that its disk has damaged.
 
 #![allow(unreachable_pub, reason = "KubeSchema expands a second public struct")]
 
@@ -38,7 +38,7 @@ pub struct RegistryScrub {
 pub struct ScrubSettings {
     /// Time from the beginning of one round to the beginning of the next.
     pub interval: Option<Duration>,
-    /// Bytes a second; 0: nothing is read.
+    /// Bytes per second; 0 turns the scrub off.
     pub bandwidth: Option<u64>,
 }
 

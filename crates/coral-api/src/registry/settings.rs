@@ -24,7 +24,7 @@ const MAX_PATHS: usize = 100;
 const MAX_VOLUMES: usize = 100;
 const MAX_COUNT: u32 = 1_000_000;
 const DEFAULT_STORAGE: &str = "10Gi";
-/// The least that a volume is made for.
+/// The smallest volume.
 const MIN_STORAGE: u64 = 1 << 20;
 
 /// A folder with an OCI layout.
@@ -34,7 +34,7 @@ pub struct LayoutSettings {
     pub repository: RepositoryPath,
     /// The folder.
     pub folder: PathBuf,
-    /// The folder of its blobs, where it has none of its own.
+    /// The folder of its blobs, if it has none of its own.
     pub blobs: Option<PathBuf>,
 }
 
@@ -45,21 +45,21 @@ pub struct RegistrySettings {
     pub tls_secret: Option<String>,
     /// Who may do what; none: every client may do everything.
     pub auth: Option<AuthSettings>,
-    /// Whether only its mirrors write.
+    /// Whether only its mirrors may write.
     pub read_only: bool,
     /// Folders with OCI layouts.
     pub layouts: Vec<LayoutSettings>,
     /// Bounds for what clients do.
     pub limits: LimitSettings,
-    /// When what nothing holds is deleted.
+    /// When content is deleted that nothing refers to.
     pub collection: CollectionSettings,
-    /// How content is looked for that the disk has damaged.
+    /// How content is found that the disk has damaged.
     pub scrub: ScrubSettings,
     /// Where blobs are kept in a cluster.
     pub storage: StorageSettings,
     /// How many bytes are stored.
     pub space: SpaceSettings,
-    /// Which namespaces may build into it beside its own; none: no other.
+    /// Which namespaces may build into it beside its own; `None` is no other.
     pub builds: Option<LabelSelector>,
 }
 
@@ -75,7 +75,7 @@ pub enum StorageSettings {
     },
     /// A folder that lives as long as the pod.
     EmptyDir {
-        /// Its bound, as a quantity.
+        /// Its size limit, as a quantity.
         limit: Option<String>,
     },
 }
@@ -103,7 +103,7 @@ pub struct AuthSettings {
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GrantSettings {
-    /// Where it stands: `spec.auth.push[0]`.
+    /// Its path in the object: `spec.auth.push[0]`.
     pub path: String,
     /// For whom it is.
     pub grantees: Grantees,
@@ -129,7 +129,7 @@ pub struct LimitSettings {
     pub blob_bytes: Option<u64>,
     /// Open uploads.
     pub open_uploads: Option<u32>,
-    /// Age of an upload that nothing is added to.
+    /// How long an upload without progress is kept.
     pub upload_expiry: Option<Duration>,
     /// Connections.
     pub connections: Option<u32>,

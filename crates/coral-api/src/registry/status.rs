@@ -12,7 +12,7 @@ pub struct RegistryStatus {
     /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where pods and nodes reach it: `name.namespace.svc:5000`.
+    /// The address at which pods and nodes reach it: `name.namespace.svc:5000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 260))]
     pub address: Option<String>,
@@ -40,8 +40,8 @@ pub struct RegistryStatus {
 }
 
 /// What a registry stores and what is free. Quantities are rounded down to three digits or more, and
-/// one that changed by less than 2 % stays as it was. The registry itself says the bytes, and those of
-/// every repository.
+/// one that changed by less than 2 % stays as it was. The registry itself reports exact bytes, also
+/// for every repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryStorageStatus {
@@ -84,8 +84,8 @@ pub struct RegistryScrubStatus {
     /// When the last complete round ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_completed: Option<Time>,
-    /// How much of the content the round that is open has read, in percent, in steps of 10. Absent
-    /// if none is open.
+    /// How much of the content the current round has read, in percent, in steps of 10. Absent
+    /// between rounds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<i64>,
     /// Bytes read by that round, or by the last one, such as `11913Mi`.

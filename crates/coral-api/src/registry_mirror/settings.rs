@@ -45,7 +45,7 @@ pub struct MirrorSettings {
     pub repositories: Vec<RepositorySettings>,
     /// Names of the Secrets with the sources' credentials.
     pub pull_secrets: Vec<String>,
-    /// When to look again.
+    /// When passes begin.
     pub cadence: Cadence,
     /// How blobs at the destination are checked; never if there is none.
     pub verify: Option<VerifySettings>,
@@ -104,11 +104,11 @@ pub struct RepositorySettings {
     pub destination: RepositoryPath,
     /// How the source's host is reached. All repositories of a host say the same.
     pub reach: Reach,
-    /// Tags taken as they are.
+    /// Tags that are copied as named.
     pub tags: Vec<Tag>,
-    /// Digests taken as they are.
+    /// Digests that are copied as named.
     pub digests: Vec<Digest>,
-    /// Which of the repository's tags beside them; only then is the repository listed.
+    /// Selects further tags of the repository. The repository is listed only if this is given.
     pub filter: Option<TagFilter>,
     /// Platforms to copy; none means all.
     pub platforms: Vec<PlatformPattern>,

@@ -97,10 +97,10 @@ impl PruningStatus {
         }
     }
 
-    /// How it goes on with a spec whose [`prune_digest`](super::RegistryMirrorSpec::prune_digest)
-    /// is `now`, where it was `before`. A change ends a pause; it confirms nothing that no pass has
-    /// counted yet: what vanishes later is judged again. Pruning that is turned off and on again is
-    /// no change.
+    /// The next state for a spec whose [`prune_digest`](super::RegistryMirrorSpec::prune_digest)
+    /// changed from `before` to `now`. A change ends a pause. It confirms only what a pass has
+    /// counted already: images that vanish later are judged again. Turning pruning off and on again
+    /// is not a change.
     #[must_use]
     pub fn after_change_of_prune(self, before: Option<&str>, now: Option<&str>) -> Self {
         match (before, now) {
@@ -109,8 +109,8 @@ impl PruningStatus {
         }
     }
 
-    /// How it goes on once a person has said that `number` vanished images may be gone. If more
-    /// were counted, the pause goes on: those are images that the person has not seen.
+    /// The next state after a person has confirmed that `number` images vanished. If more were
+    /// counted, the pause continues: the person has not seen all of those images.
     #[must_use]
     pub fn after_confirmation(self, number: i64) -> Self {
         if self.paused && number >= self.counted {
@@ -125,8 +125,8 @@ impl PruningStatus {
         }
     }
 
-    /// How it goes on while the mirror's annotation names `number`. A number that is too small
-    /// waits, and one that was there before the pause confirms nothing.
+    /// The next state while the mirror's annotation names `number`. A number that is too small does
+    /// not end the pause, and one that was there before the pause confirms nothing.
     #[must_use]
     pub fn after_annotation(self, number: Option<i64>) -> Self {
         let Some(named) = number.filter(|_| self.confirmed != number) else {

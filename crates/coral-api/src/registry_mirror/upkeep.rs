@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::nullable;
 use crate::rules;
 
-/// How a blob at the destination is looked at.
+/// How a blob at the destination is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VerifyMethod {
     /// One HEAD: it is there, with the size that the manifest says.
@@ -91,7 +91,7 @@ pub struct Prune {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MirrorLimits {
-    /// Bytes of blobs a second, over all its copies, as a quantity: `500k`, `20M`, `20Mi`; at
+    /// Bytes of blobs per second, over all its copies, as a quantity: `500k`, `20M`, `20Mi`; at
     /// least `64k`. No limit if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]

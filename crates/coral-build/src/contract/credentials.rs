@@ -12,7 +12,7 @@ use super::Step;
 pub const AUDIENCE: &str = "coral.stvz.io";
 /// How long that token is valid, in seconds: the minimum that Kubernetes allows.
 pub const TOKEN_SECONDS: i64 = 600;
-/// Path at the controller that a credential is asked for at, by POST. The token is sent as
+/// Path at the controller at which a step requests a credential, by POST. The token is sent as
 /// `Authorization: Bearer`.
 pub const CREDENTIALS_PATH: &str = "/v1/credentials";
 /// Path at the controller to which `push` reports its result, by POST, with the token as for a

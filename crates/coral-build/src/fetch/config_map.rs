@@ -8,9 +8,9 @@ use super::destination::Destination;
 
 /// Copies the files of a mounted `ConfigMap`.
 ///
-/// Kubernetes mounts them as links into a folder `..data`, which it swaps on updates. Names of keys have no
-/// slash and do not begin with two dots, so what does is Kubernetes' own, and links are followed: nothing in
-/// such a volume is a stranger's but the content of the files.
+/// Kubernetes mounts them as links into a folder `..data`, which it swaps on updates. Keys contain no slash
+/// and do not begin with two dots, so names that do are Kubernetes' own. Links are followed: only the
+/// content of the files is untrusted in such a volume.
 pub(super) fn copy(from: &Path, to: &mut Destination) -> Result<(), FetchError> {
     let fail = |error| FetchError::read(from, error);
     let mut names = Vec::new();

@@ -61,7 +61,7 @@ pub(super) async fn fetch(
         let layer = layer(&descriptor)?;
         let (chunks, mut bytes) = download::channel();
         let writing = blocking(to, move |to| write_layer(layer, &mut bytes, to));
-        // A download that fails is told as such, and not as an archive that ends early.
+        // A failed download is reported as such, and not as an archive that ends early.
         ((), to) = tokio::try_join!(from.download(&descriptor, chunks), writing)?;
     }
     Ok((root.digest(), to))

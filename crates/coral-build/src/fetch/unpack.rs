@@ -13,7 +13,7 @@ use tar::{Archive, Entry, EntryType};
 use super::FetchError;
 use super::destination::{Destination, Links};
 
-/// More than the head of one file has, with a long name and whatever else stands before it.
+/// An upper bound for the headers of one file, a long name and other extensions included.
 const MAX_HEAD: usize = 256 * 1024;
 /// A tar ends with two blocks of zeros.
 const END: u64 = 1024;

@@ -124,7 +124,7 @@ fn push_literal(regex: &mut String, c: char) {
     let _ = write!(regex, r"\x{{{:x}}}", u32::from(c));
 }
 
-/// What stands in brackets, the first of which is read already.
+/// The text in brackets, after the opening bracket was read.
 fn class(rest: &mut Peekable<Chars<'_>>) -> Result<String, &'static str> {
     let mut class = String::from("[");
     if rest.next_if_eq(&'^').is_some() {

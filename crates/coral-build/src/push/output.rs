@@ -1,4 +1,4 @@
-//! What the build wrote: an OCI layout or an archive of one, made by a stranger.
+//! The output of the build: an OCI layout or an archive of one. It is untrusted.
 //!
 //! It is read beneath its folder, and no link in it is followed. Bytes are compared with their digests as
 //! they are read. What a file contains is in no message.
@@ -111,7 +111,8 @@ enum Found {
     Archive(std::ffi::OsString),
 }
 
-/// Looks what an output is and adds its bytes up. The build has ended: nothing changes any more.
+/// Finds the kind of an output and adds up its bytes. The build has ended: nothing changes any
+/// more.
 fn look(path: &Path, limit: u64) -> Result<Found, OutputError> {
     let folder = Folder::open(path).map_err(OutputError::Read)?;
     let mut files = MAX_FILES;

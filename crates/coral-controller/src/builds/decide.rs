@@ -54,9 +54,9 @@ pub(super) struct Observed {
     pub(super) pushed: BTreeSet<String>,
     /// The node that the pod is on.
     pub(super) node: Option<Arc<Node>>,
-    /// What Jobs are made from; `None` until it is known.
+    /// The installation's part of a Job; `None` until it is known.
     pub(super) around: Option<Surroundings>,
-    /// Coral's certificates; `None` until they are known.
+    /// The certificates of Coral's CA; `None` until they are known.
     pub(super) ca: Option<Arc<String>>,
     /// The public paths that the Registry has reported as loaded.
     pub(super) loaded: Option<Arc<BTreeSet<String>>>,

@@ -31,12 +31,12 @@ const JOB_SLACK: i64 = 60;
 const NODE_LOST: i64 = 60;
 /// Bytes of the folder for temporary files of Coral's own steps.
 const TMP: &str = "512Mi";
-/// The user of all steps where root is not allowed: that of Coral's other pods.
+/// The user of all steps if root is not allowed: that of Coral's other pods.
 const USER: u32 = 65532;
 /// The key of a Docker configuration in its Secret.
 const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
-/// What a Job is made from beside the object.
+/// What a Job is made from in addition to the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Surroundings {
     /// The image of Coral's own steps.
@@ -57,12 +57,12 @@ pub(super) struct Run<'a> {
     pub(super) level: PodSecurity,
 }
 
-/// Which pods a namespace takes.
+/// Which pods a namespace admits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PodSecurity {
-    /// Those that are not `restricted`, too.
+    /// Also those that are not `restricted`.
     Baseline,
-    /// Those without root and without capabilities only.
+    /// Only those without root and without capabilities.
     Restricted,
 }
 
@@ -77,19 +77,19 @@ impl Run<'_> {
         self.build.spec.build.clone().unwrap_or_default()
     }
 
-    /// The user that all steps are, without any capability. None: Coral's own are root of the pod's
-    /// user namespace, and the user's container is what its image says.
+    /// The user ID of all steps, which then have no capabilities. `None`: Coral's own steps are root in
+    /// the pod's user namespace, and the image of the user's container chooses its user.
     pub(super) fn user(&self) -> Option<u32> {
         let of_level = || (self.level == PodSecurity::Restricted).then_some(USER);
         self.step().run_as_user.or_else(of_level)
     }
 
-    /// The image that builds; none if neither the build nor the installation names one.
+    /// The image that builds; `None` if neither the build nor the installation names one.
     pub(super) fn builder(&self) -> Option<String> {
         self.step().image.or_else(|| self.around.builder.clone())
     }
 
-    /// The Job, which waits to be started.
+    /// The Job, suspended until it is started.
     pub(super) fn job(&self) -> Result<Job, serde_json::Error> {
         let timeout = i64::try_from(self.settings.timeout.as_secs()).unwrap_or(i64::MAX);
         serde_json::from_value(json!({
@@ -97,7 +97,7 @@ impl Run<'_> {
             "kind": "Job",
             "metadata": own::metadata(self.build, self.key),
             "spec": {
-                // The API server may have dropped a field of the pod: it is looked at before it runs.
+                // The API server may have dropped a field of the pod: the Job is checked before it runs.
                 "suspend": true,
                 "backoffLimit": 0,
                 "activeDeadlineSeconds": timeout.saturating_add(JOB_SLACK),
@@ -181,8 +181,8 @@ impl Run<'_> {
         self.own_step(Step::Push, &["DAC_OVERRIDE"], &mounts)
     }
 
-    /// A step of Coral's own: root of the pod's user namespace, without any right but those named, or
-    /// the user of all steps, without any.
+    /// A step of Coral's own: as root of the pod's user namespace with only the named capabilities, or
+    /// as the user of all steps without any.
     fn own_step(&self, step: Step, capabilities: &[&str], mounts: &[Value]) -> Value {
         let mut variables = self.variables();
         variables.push((env::CONTROLLER, self.around.controller.clone()));
@@ -213,7 +213,7 @@ impl Run<'_> {
         })
     }
 
-    /// The user's container: no token, no Secret, and no right that its image does not have anyway.
+    /// The user's container: without a token, a Secret or additional rights.
     fn build_container(&self, step: &BuildStep) -> Value {
         let mut variables = self.variables();
         variables.extend([
@@ -275,8 +275,8 @@ impl Run<'_> {
         ]
     }
 
-    /// Secrets and ConfigMaps of the user are optional: the step that needs one that is not there
-    /// says so, where the pod would only wait for it.
+    /// Secrets and ConfigMaps of the user are optional volumes, so that a step reports a missing one.
+    /// Otherwise the pod would wait for it in silence.
     fn volumes(&self) -> Vec<Value> {
         let settings = self.settings;
         let folder = |name: &str, limit: &dyn std::fmt::Display| json!({"name": name, "emptyDir": {"sizeLimit": limit.to_string()}});
@@ -304,7 +304,7 @@ impl Run<'_> {
         volumes
     }
 
-    /// What the steps are told. Nothing in it is secret: the user's container can read it.
+    /// The description of the run for the steps. Nothing in it is secret: the user's container can read it.
     fn description(&self) -> BuildJson {
         let step = self.step();
         let env = step.env.iter().map(|it| EnvironmentVariable {
@@ -381,7 +381,7 @@ fn environment(variables: &[(&str, String)]) -> Vec<Value> {
         .collect()
 }
 
-/// A number is as good as its text: `cpu: 2`.
+/// Quantities may be written as numbers, such as `cpu: 2`.
 fn quantities(given: &BTreeMap<String, IntOrString>) -> BTreeMap<&str, String> {
     let text = |it: &IntOrString| match it {
         IntOrString::Int(number) => number.to_string(),
@@ -404,8 +404,8 @@ fn docker_config(volume: &str, secret: &str) -> Value {
     }})
 }
 
-/// Those of the build, and a shorter wait for a node that does not answer than the usual five
-/// minutes, unless the build has a word on it.
+/// The tolerations of the build. Unless the build says otherwise, they include a shorter wait for a node
+/// that does not answer than the usual five minutes.
 fn tolerations(step: &BuildStep) -> Vec<Value> {
     let mut all: Vec<Value> = step.tolerations.iter().map(toleration).collect();
     for key in [

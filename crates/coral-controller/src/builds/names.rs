@@ -1,4 +1,4 @@
-//! Names and labels of what a run is made of.
+//! Names and labels of the objects of a run.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,11 @@ const MAX_NAME: usize = 63;
 const MAX_VALUE: usize = 63;
 /// Dash and key of a run.
 const KEY: usize = 9;
-/// Hexadecimal digits that tell names apart which are written in another way.
+/// Hexadecimal digits of the hash that keeps shortened names apart.
 const DIGITS: usize = 8;
 
-/// The name of a run's Job: `NAME-KEY`. A name that is too long or has dots is told from others by a
-/// hash.
+/// The name of a run's Job: `NAME-KEY`. A name that is too long or has dots is changed and gets a hash,
+/// so that it stays unique.
 pub(super) fn job(name: &str, key: &str) -> String {
     let plain = name.replace('.', "-");
     if plain == name && name.len() + KEY <= MAX_NAME {
@@ -35,8 +35,8 @@ pub(super) fn job(name: &str, key: &str) -> String {
     format!("{cut}-{}-{key}", &hash[..DIGITS])
 }
 
-/// Whether images of a mirrored registry can lie below a namespace's name: a host of one word, and an
-/// IPv6 address, whose colons are dashes there. Other hosts have a dot or an underscore, which no
+/// Whether a namespace's name is the path of mirrored images of some host: `localhost`, or an IPv6
+/// address, whose colons are written as dashes. Other hosts have a dot or an underscore, which no
 /// namespace has.
 pub(crate) fn is_like_a_host(namespace: &str) -> bool {
     let groups: Vec<&str> = namespace.split('-').collect();
@@ -100,7 +100,7 @@ pub(super) fn build_of(job: &Job) -> Option<&str> {
     annotations.get(label::UID).map(String::as_str)
 }
 
-/// Whether a Job was let run at some time. Its own `startTime` does not say it for ever: the API may clear
+/// Whether a Job was ever started. Its `startTime` does not show that reliably: the API server may clear
 /// it when the Job is suspended.
 pub(super) fn was_let_run(job: &Job) -> bool {
     let annotations = job.metadata.annotations.as_ref();
@@ -125,7 +125,7 @@ pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference
 }
 
 /// Whether the Job was made for this build. A user who may write Jobs in the namespace can give one any labels
-/// and owners; the name must be that of the run as well, since status and ConfigMap go by it.
+/// and owners. So the name must be that of the run as well, because status and ConfigMap are found by it.
 pub(super) fn is_of(found: &Job, build: &ImageBuild) -> bool {
     let uid = build.metadata.uid.as_ref();
     let mut owners = found.metadata.owner_references.iter().flatten();

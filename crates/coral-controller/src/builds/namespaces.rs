@@ -67,7 +67,7 @@ impl BuildNamespace {
         }
     }
 
-    /// Begins or ends the watches, as the rights are.
+    /// Begins or ends the watches, depending on the rights.
     fn follow(&mut self, client: &Client, changes: &Changes, namespace: &str) {
         let may_run = *self.may_run.borrow();
         if may_run != Some(true) {
@@ -86,7 +86,7 @@ impl BuildNamespace {
         }
     }
 
-    /// What there is of builds, as far as it was seen.
+    /// The Jobs and pods of builds, as last seen.
     fn look(&self) -> Workload {
         let rights = self.rights();
         let mut found = Workload {
@@ -108,11 +108,11 @@ impl BuildNamespace {
     }
 }
 
-/// What there is of builds in a namespace at the beginning of a pass.
+/// The Jobs and pods of builds in a namespace at the beginning of a pass.
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) rights: Rights,
-    /// Jobs by the uid of what controls them; those that nothing controls have none.
+    /// Jobs by the uid of their controlling owner, if they have one.
     jobs: BTreeMap<String, Vec<Arc<Job>>>,
     /// The newest pod of each Job, by the Job's uid.
     pods: BTreeMap<String, Arc<Pod>>,
@@ -171,7 +171,7 @@ impl Workload {
     }
 }
 
-/// The uid of what controls an object.
+/// The uid of an object's controlling owner.
 fn controller(metadata: &ObjectMeta) -> Option<&str> {
     let mut owners = metadata.owner_references.iter().flatten();
     let controller = owners.find(|owner| owner.controller == Some(true));
@@ -200,7 +200,7 @@ impl Workloads {
     }
 }
 
-/// Asks for ever whether builds may run in a namespace.
+/// Asks again and again whether builds may run in a namespace, until it is dropped.
 struct Asking {
     client: Client,
     changes: Changes,
@@ -247,8 +247,8 @@ struct Followed {
 }
 
 impl BuildNamespaces {
-    /// Watches these namespaces, and for a while those that were among them: the next build there
-    /// begins without a wait for the answer about rights and for the first lists.
+    /// Watches these namespaces, and for a while those that were watched before: so the next build there
+    /// need not wait for the answer about rights and for the first lists.
     pub(super) fn follow(
         &mut self,
         client: &Client,
@@ -273,7 +273,7 @@ impl BuildNamespaces {
         }
     }
 
-    /// What there is in each of them.
+    /// The Jobs and pods in each of them.
     pub(super) fn look(&self) -> BTreeMap<String, Workload> {
         let all = self.0.iter();
         all.map(|(name, known)| (name.clone(), known.namespace.look()))

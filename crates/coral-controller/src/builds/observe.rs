@@ -1,4 +1,4 @@
-//! What there is of a build.
+//! Reads everything that belongs to a build.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -62,14 +62,14 @@ impl BuildsPart {
         Ok(observed)
     }
 
-    /// The Job of the run was made just now.
+    /// Adds the Job of the run, which was created just now.
     pub(super) fn note_made(&self, observed: &mut Observed, job: Job) {
         observed.jobs.push(Arc::new(job));
         observed.registries_conf = self.registries_conf(&output(&observed.build));
     }
 
-    /// Where base images are found. Made of all public paths of the Registry, which may be thousands:
-    /// only for what begins.
+    /// Where base images are found. It is made only for a run that begins, because it reads all public
+    /// paths of the Registry, which may be thousands.
     fn registries_conf(&self, output: &ObjectKey) -> String {
         let registries = self.context.shared.registries.get().unwrap_or_default();
         let routes = self.context.cluster.routes.snapshot();
@@ -95,12 +95,12 @@ impl BuildsPart {
         let run = build.spec.run_key();
         let name = names::job(&key.name, &run);
         let is_known = |job: &Arc<Job>| job.name_any() == name;
-        // What cannot begin now, and has not, has no Job of which the watch does not know.
+        // A run that has not begun and cannot begin now has no Job that the watch does not know.
         let may_begin = observed.registry == RegistrySeen::Ready
             && !build.spec.suspend
             && observed.full.is_none();
         if !observed.jobs.iter().any(is_known) && (may_begin || has_job(&build)) {
-            // The watch sees only what carries Coral's labels, and it may be late.
+            // The watch sees only objects with Coral's labels, and it may be late.
             let at = ObjectKey::new(&key.namespace, &name);
             match self.writer.get::<Job>(&at).await? {
                 Some(job) if names::is_of(&job, &build) => observed.jobs.push(Arc::new(job)),
@@ -126,7 +126,7 @@ impl BuildsPart {
         Ok(())
     }
 
-    /// What the step `push` of a pod told.
+    /// The report of the step `push` of a pod.
     pub(super) fn told(&self, pod: &Pod) -> Option<Arc<Told>> {
         self.context.results.of(pod.metadata.uid.as_deref()?)
     }
@@ -169,7 +169,7 @@ impl BuildsPart {
     }
 }
 
-/// Whether a Registry takes builds of a namespace with these labels.
+/// Whether a Registry accepts builds from a namespace with these labels.
 pub(crate) fn takes(
     registry: &Registry,
     namespace: &str,

@@ -42,9 +42,9 @@ pub(super) struct Standing {
     pub(super) lines: Option<String>,
     /// When it ended.
     pub(super) ended: Option<Timestamp>,
-    /// When to look again though nothing changes.
+    /// When to check again even if nothing changes.
     pub(super) next: Option<Timestamp>,
-    /// Whether the pod is to be deleted, since it can never run.
+    /// Whether the pod is to be deleted because it can never run.
     pub(super) stop: bool,
 }
 
@@ -70,7 +70,7 @@ impl Standing {
 pub(super) struct RunFacts<'a> {
     pub(super) job: &'a Job,
     pub(super) pod: Option<&'a Pod>,
-    /// What the step `push` told of itself, before the pod says that it has ended.
+    /// The report of the step `push`, which arrives before the pod shows that the step has ended.
     pub(super) told: Option<&'a Told>,
     /// The node that the pod is on.
     pub(super) node: Option<&'a Node>,
@@ -90,9 +90,8 @@ impl RunFacts<'_> {
         match phase_of(pod) {
             "Failed" => self.failed(pod),
             "Succeeded" => succeeded(pod, self.told),
-            // The last container has succeeded. The pod's phase and its Job show that seconds
-            // later, when the sandbox is gone; the container's own status shows it up to a second
-            // later.
+            // The last container has succeeded. The container's own status shows that up to a second
+            // later; the pod's phase and its Job show it seconds later, when the sandbox is gone.
             _ if has_pushed(pod) || self.told.is_some() => succeeded(pod, self.told),
             _ => match job_failure(self.job) {
                 Some(failure) => self.job_failed(failure, Some(pod)),
@@ -160,7 +159,7 @@ impl RunFacts<'_> {
         }
     }
 
-    /// What a run that has not begun was waiting for. At the end its pod may be gone.
+    /// What a run waited for that never began. At the end its pod may be gone.
     fn waited_for(&self) -> Option<String> {
         let before = self.before?;
         let is_wait = reason::KEEPS_FROM_RUNNING.contains(&before.reason.as_str());

@@ -1,7 +1,7 @@
-//! The record of what builds made public in a Registry.
+//! The record of the paths that builds made public in a Registry.
 //!
-//! It lies beside the Registry and goes with it. A path stays in it when the build that made it is
-//! deleted: its image stays, too.
+//! It is an object beside the Registry and is deleted with it. A path stays in it when its build is
+//! deleted, because the image stays, too.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ impl BuildsPart {
     ) -> Result<(), ApiError> {
         let key = output(build);
         let Some(registry) = self.context.cluster.registries.get(&key) else {
-            // Nothing is served of what was pushed.
+            // There is no Registry that could serve the pushed image.
             return Ok(());
         };
         let at = built::key(&key);

@@ -73,14 +73,14 @@ impl fmt::Display for Full {
     }
 }
 
-/// Runs whose Job was made, until the status says so.
+/// Runs whose Job was created, until the status shows it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     made: BTreeMap<ObjectKey, String>,
 }
 
 impl Queue {
-    /// The builds in the order in which they are looked at: those that have begun, then those that
+    /// The builds in the order in which they are reconciled: those that have begun, then those that
     /// wait, the one that waits longest first. `open` are those whose run has not ended.
     pub(super) fn order(
         &mut self,
@@ -102,12 +102,12 @@ impl Queue {
         order
     }
 
-    /// Whether the present run of a build has begun.
+    /// Whether the current run of a build has begun.
     fn runs(&self, key: &ObjectKey, build: &ImageBuild) -> bool {
         has_job(build) || self.made.contains_key(key)
     }
 
-    /// The Job of a build was made.
+    /// Records that the Job of a build was created.
     pub(super) fn has_made(&mut self, key: &ObjectKey, build: &ImageBuild) {
         self.made.insert(key.clone(), build.spec.run_key());
     }
@@ -158,13 +158,13 @@ fn queued_since(build: &ImageBuild) -> Option<Timestamp> {
     Some(queued.last_transition_time.0)
 }
 
-/// Whether the controller may look at the run of a build. One that it may not look at holds no
-/// slot: it has perhaps ended.
+/// Whether the controller may read the run of a build. A run that it may not read holds no slot,
+/// because it may have ended.
 fn is_granted(build: &ImageBuild) -> bool {
     reason_of(build) != Some(reason::NOT_GRANTED)
 }
 
-/// Until when a run keeps its slot whose pod the cluster does not start.
+/// Until when a run keeps its slot if the cluster does not start its pod.
 fn kept_from_running_until(build: &ImageBuild) -> Option<Timestamp> {
     let is_kept = reason_of(build).is_some_and(|it| reason::KEEPS_FROM_RUNNING.contains(&it));
     let began = build.status.as_ref()?.start_time.as_ref()?.0;
@@ -191,7 +191,7 @@ pub(super) struct RunSlots {
     /// Runs that are not the current run of any build, by namespace.
     left: BTreeMap<String, usize>,
     queued: BTreeMap<ObjectKey, Scope>,
-    /// When another one counts as stuck, or no longer.
+    /// When the next run begins or ceases to count as stuck.
     next: Option<Timestamp>,
 }
 
@@ -203,15 +203,15 @@ struct RunCount {
 }
 
 impl RunCount {
-    /// A pod that does not start takes nothing, but there may not be any number of them: when they
-    /// start after all, twice as many run as may at once, and no more.
+    /// A pod that does not start uses no resources, but the number of such pods is limited too: if
+    /// they all start after all, at most twice the limit runs at once.
     fn fills(self, bound: usize) -> bool {
         bound != 0 && (self.all - self.stuck >= bound || self.all >= bound.saturating_mul(2))
     }
 }
 
 impl RunSlots {
-    /// Whether a build may begin now, or has; if not, why.
+    /// Why a build may not begin now; `None` if it may, or has begun already.
     pub(super) fn full(&self, build: &ObjectKey) -> Option<Full> {
         if self.running.contains(build) {
             return None;
@@ -225,14 +225,16 @@ impl RunSlots {
             })
         };
         let Bounds { cluster, namespace } = self.bounds;
-        // Those that wait for a slot in their namespace are not before one of another.
+        // Builds that wait for a slot of their own namespace do not come before a build of another
+        // one.
         let queued = self.queued.iter();
         let ahead = queued.filter(|(_, scope)| **scope == Scope::Cluster);
         let ahead_here = self
             .queued
             .keys()
             .filter(|it| it.namespace == build.namespace);
-        // A namespace of which none runs may begin one: others cannot keep all slots to themselves.
+        // A namespace without a running build may begin one, so that others cannot occupy all
+        // slots.
         full(Scope::Cluster, cluster, self.count(), ahead.count())
             .filter(|_| here.all > 0)
             .or_else(|| full(Scope::Namespace, namespace, here, ahead_here.count()))
@@ -260,8 +262,8 @@ impl RunSlots {
         })
     }
 
-    /// How many of those count that are the present run of no build. A namespace with Jobs that only look
-    /// like those of builds takes no more from others than its own builds could.
+    /// How many runs count that are not the current run of any build. A namespace with Jobs that only look
+    /// like those of builds cannot take more slots from others than its own builds could.
     fn left_in(&self, namespace: &str, running: usize) -> usize {
         let left = self.left.get(namespace).copied().unwrap_or_default();
         match self.bounds.namespace {
@@ -270,17 +272,17 @@ impl RunSlots {
         }
     }
 
-    /// A build has begun.
+    /// Records that a build has begun.
     pub(super) fn begins(&mut self, key: &ObjectKey) {
         self.running.insert(key.clone());
     }
 
-    /// A build waits for a slot.
+    /// Records that a build waits for a slot.
     pub(super) fn waits(&mut self, key: &ObjectKey, full: Full) {
         self.queued.insert(key.clone(), full.scope);
     }
 
-    /// When a slot becomes free though nothing changes, for those that wait for one.
+    /// When a slot becomes free without a change, if a build waits for one.
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.next.filter(|_| !self.queued.is_empty())
     }

@@ -24,9 +24,9 @@ struct Found {
     may_ask_source: bool,
 }
 
-/// The file for a build that pushes to `output`: routed hosts as their routes say, and with that
-/// Registry in front of them hosts of which it has public repositories, or is to have some by a mirror.
-/// What a mirror has not copied yet is not there, and comes from its source.
+/// The file for a build that pushes to `output`. Routed hosts are found as their routes say. For hosts of
+/// which that Registry has public repositories, or will have some from a mirror, the Registry comes
+/// first. Images that a mirror has not copied yet come from their source.
 pub(super) fn registries_conf<'a>(
     routes: impl Iterator<Item = &'a RegistryRoute>,
     registries: &BTreeMap<ObjectKey, RegistryAccess>,
@@ -45,7 +45,7 @@ pub(super) fn registries_conf<'a>(
     text(&hosts)
 }
 
-/// The older of two routes of one host goes on, as on nodes.
+/// The older of two routes of one host is used, as on nodes.
 fn routed<'a>(
     routes: impl Iterator<Item = &'a RegistryRoute>,
     registries: &BTreeMap<ObjectKey, RegistryAccess>,
@@ -95,8 +95,8 @@ fn hosts_of(paths: &BTreeSet<String>) -> BTreeSet<String> {
     first.filter_map(|(first, _)| host_of(first)).collect()
 }
 
-/// `docker.io`, `localhost:5001` of `localhost_5001`. The namespaces of builds have neither a dot nor
-/// a port.
+/// The host of a path component: `docker.io`, or `localhost:5001` of `localhost_5001`. Namespaces of
+/// builds have neither a dot nor a port.
 fn host_of(component: &str) -> Option<String> {
     let with_port = component.rsplit_once('_');
     let port = with_port.filter(|(_, port)| port.parse::<u16>().is_ok());

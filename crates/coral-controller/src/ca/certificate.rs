@@ -1,4 +1,4 @@
-//! Certificates: what they say, and whether they have to be reissued.
+//! Certificates: reading and issuing them, and whether they have to be reissued.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -53,10 +53,10 @@ pub(crate) enum CertificateError {
     /// The key cannot be read.
     #[error("the key cannot be read")]
     Key,
-    /// They belong to different pairs.
+    /// Certificate and key do not belong together.
     #[error("the key does not belong to the certificate")]
     Mismatch,
-    /// The certificate must not issue others.
+    /// The certificate is not that of an authority.
     #[error("the certificate is not that of an authority")]
     NotAuthority,
     /// It could not be made.
@@ -92,7 +92,7 @@ impl Due {
     }
 }
 
-/// What a certificate says, as far as it matters here.
+/// The fields of a certificate that matter here.
 struct Facts {
     dns: BTreeSet<String>,
     addresses: BTreeSet<IpAddr>,

@@ -13,10 +13,10 @@ use crate::ObjectKey;
 pub(crate) const TOKENS_SECRET: &str = "coral-tokens";
 /// The private key that signs.
 const SIGNING_KEY: &str = "signing.pem";
-/// Public keys of earlier or later signing keys that Registries take too, if there are some.
+/// Public keys of earlier or later signing keys that Registries accept too, if there are any.
 const ALSO_TRUSTED: &str = "also-trusted.pem";
 
-/// The key that signs, and every public key that Registries take.
+/// The key that signs, and every public key that Registries accept.
 #[derive(Debug, Clone)]
 pub(crate) struct TokenKey {
     pub(crate) signing: SigningKey,
@@ -59,7 +59,7 @@ impl TokenKey {
         })
     }
 
-    /// Every public key, as PEM, that which signs first.
+    /// Every public key, as PEM, that of the signing key first.
     pub(crate) fn public(&self) -> String {
         let mut keys = self.signing.public_pem().to_owned();
         if !self.also_trusted.is_empty() {

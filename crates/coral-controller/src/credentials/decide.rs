@@ -22,7 +22,7 @@ pub(super) const LIFE: Duration = Duration::from_mins(10);
 /// Everything that one decision is made from.
 #[derive(Debug, Clone)]
 pub(super) struct CredentialFacts {
-    /// Whose token was sent.
+    /// The pod whose token was sent.
     pub(super) identity: Identity,
     /// For which step a credential is asked.
     pub(super) step: Step,
@@ -43,7 +43,7 @@ pub(super) struct CredentialFacts {
 pub(super) struct Granted {
     /// The Registry's host.
     pub(super) host: String,
-    /// Whose the credential is, for logs: `build/NAMESPACE/NAME/RUN/STEP`.
+    /// The holder of the credential, for logs: `build/NAMESPACE/NAME/RUN/STEP`.
     pub(super) subject: String,
     /// What it is for.
     pub(super) access: Vec<RepositoryAccess>,
@@ -148,7 +148,7 @@ pub(super) fn decide(seen: &CredentialFacts) -> Result<Granted, Denied> {
     })
 }
 
-/// The very pod that the token was made for, while it runs, if it says that it is one of a build.
+/// The running pod that the token was made for, if it says that it belongs to a build.
 fn pod(seen: &CredentialFacts) -> Result<&Pod, Denied> {
     let pod = seen.pod.as_ref().ok_or(Denied::PodGone)?;
     let is_same = pod.metadata.uid.as_deref() == Some(&seen.identity.uid)
@@ -213,8 +213,8 @@ fn build<'a>(seen: &'a CredentialFacts, job: &Job) -> Result<&'a ImageBuild, Den
     }
 }
 
-/// Whether the Job is the run that the build has now. Only the controller writes the status, and it takes
-/// no Job of another name for a run. The status may be behind a Job that was just begun.
+/// Whether the Job is the build's current run. Only the controller writes the status, and it accepts no
+/// Job of another name as a run. The status may not show a Job yet that has just begun.
 fn is_current(step: Step, build: &ImageBuild, job: &str) -> Result<(), Denied> {
     let key = build.spec.run_key();
     let (named, run) = build.status.as_ref().map_or((None, None), |status| {
@@ -252,8 +252,8 @@ fn controller<'a>(
     is_of_kind.then_some(controller)
 }
 
-/// Whether it is the step's turn. A right of a later step is not had early, and one of an earlier step
-/// not late. The API server may be behind the node.
+/// Whether it is the step's turn: a step gets its rights neither before it begins nor after it has ended.
+/// The API server may be behind the node.
 fn turn(step: Step, pod: &Pod) -> Result<(), Denied> {
     let name = step.name();
     let fetched = has_ended(initial(pod, Step::Fetch.name()));

@@ -1,4 +1,4 @@
-//! Whose token it is, as the API server says.
+//! The pod that a token belongs to, as the API server says.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 
 use super::decide::Denied;
 
-/// What stands before namespace and name in the user name of a ServiceAccount.
+/// The prefix of namespace and name in the user name of a ServiceAccount.
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 /// Claims of a token that is bound to a pod.
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";

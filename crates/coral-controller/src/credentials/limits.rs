@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use coral_rt::ClientBuckets;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Requests that are worked on at once.
+/// Requests that are processed at once.
 const AT_ONCE: usize = 16;
 /// How long a request waits for its turn.
 const TURN: Duration = Duration::from_secs(5);
-/// Requests of one client in a row. A step asks once, and a few times more while the API server does
-/// not know yet that it runs.
+/// Requests that one client may send in a row. A step asks once, and a few times more while the API
+/// server does not know yet that it runs.
 const BURST: u32 = 30;
 /// One more request after each such time.
 const REFILL: Duration = Duration::from_millis(500);
@@ -34,7 +34,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How long the client has to wait, if it has to; otherwise this request counts.
+    /// How long the client has to wait; `None` if it may ask now, and then the request is counted.
     pub(super) fn wait(&self, client: IpAddr, now: Instant) -> Option<Duration> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let wait = clients.wait(client, now);

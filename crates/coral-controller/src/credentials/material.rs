@@ -16,7 +16,7 @@ use crate::secrets::Secrets;
 /// The name under which the Secrets are asked for.
 const USER: &str = "credentials";
 
-/// What answers are signed with, once it is there. Cheap to clone; all clones share one state.
+/// The key that credentials are signed with, once it is known. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
 pub(super) struct Material(Arc<RwLock<Option<SigningKey>>>);
 
@@ -35,7 +35,7 @@ impl Material {
     }
 }
 
-/// Follows both Secrets for ever. The leading controller writes them; this one may be another.
+/// Follows both Secrets until it is dropped. The leading controller writes them, which may be another one.
 pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material: Material) {
     let changes = Changes::default();
     let mut woken = changes.subscribe(&[Topic::Secrets]);
@@ -57,7 +57,7 @@ pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material
     }
 }
 
-/// One that cannot be used is left, and the one before stays in use.
+/// If the Secret cannot be used, the previous content stays in use.
 fn take_certificate(key: &ObjectKey, secret: &Secret, tls: &Tls) {
     let Some(pair) = pair_of(secret) else {
         tracing::warn!(secret = %key, "has no certificate; the previous one stays in use");

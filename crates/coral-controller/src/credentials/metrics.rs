@@ -1,4 +1,4 @@
-//! What the steps of builds asked for, and what came of it.
+//! Counts the requests of the steps of builds, by their results.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -14,14 +14,14 @@ pub(super) enum StepRequest {
     Result,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(super) enum Answered {
     /// The credential was given, or the result taken.
     Accepted,
     /// The request is malformed.
     Malformed,
-    /// The token is none of this cluster, or for another audience.
+    /// The token is not one of this cluster, or is for another audience.
     Unauthenticated,
     /// The pod may not have it.
     Refused,

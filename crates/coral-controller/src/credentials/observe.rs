@@ -25,7 +25,7 @@ pub(super) enum Problem {
     Api(#[from] ApiError),
 }
 
-/// Asks the API server. Nothing is taken from a watch: what is decided by is as new as can be.
+/// Reads from the API server and never from a watch, so that decisions are based on the latest state.
 pub(super) struct Observer {
     client: Client,
     reader: Writer,
@@ -39,7 +39,7 @@ impl Observer {
         }
     }
 
-    /// Whose token it is.
+    /// The pod that a token belongs to.
     pub(super) async fn identify(&self, token: &str) -> Result<Identity, Problem> {
         let reviews = Api::<TokenReview>::all(self.client.clone());
         let (params, question) = (PostParams::default(), review(token));
@@ -48,8 +48,8 @@ impl Observer {
         Ok(identity(&answer)?)
     }
 
-    /// What there is of the pod, its Job, its build and its Registry. What was not found, or may not be
-    /// read, is missing: without a grant there is no build either.
+    /// The pod, its Job, its build and its Registry. Objects that do not exist or may not be read are
+    /// missing: without the grant there is no build either.
     pub(super) async fn look(
         &self,
         identity: Identity,

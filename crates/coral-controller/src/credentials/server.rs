@@ -1,4 +1,4 @@
-//! The HTTP side: bounds on bodies, time and how often; answers as JSON; a line of the log for each.
+//! The HTTP side: limits on bodies, time and rate; answers as JSON; one log line for each request.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -35,13 +35,13 @@ const _: () = assert!(MOST_BODY >= MAX_TERMINATION_MESSAGE);
 const MOST_TOKEN: usize = 16 * 1024;
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What is said of a body of another form.
+/// The message about a body of another form.
 const CREDENTIAL_FORM: &str = "expected the JSON {\"step\": \"fetch\"} or {\"step\": \"push\"}";
 const RESULT_FORM: &str = "expected the report of the step push as JSON";
 /// The client of a request that came without its address.
 const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What every request has.
+/// The state that all requests share.
 pub(super) struct Endpoint {
     observer: Observer,
     material: Material,
@@ -101,7 +101,7 @@ async fn exchange(
     endpoint.respond(StepRequest::Credential, answering).await
 }
 
-/// Takes the result of a push: only from a pod that could get the credential of that step now.
+/// Accepts the result of a push, but only from a pod that could get the credential of that step now.
 async fn take_in(
     State(endpoint): State<Arc<Endpoint>>,
     peer: Option<Extension<Peer>>,
@@ -291,7 +291,7 @@ impl Failure {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Denied(Denied::Unauthenticated) => StatusCode::UNAUTHORIZED,
-            // The only one that another try can change.
+            // The only refusal that a retry can change.
             Self::Denied(Denied::Early(_)) => StatusCode::CONFLICT,
             Self::Denied(_) => StatusCode::FORBIDDEN,
             Self::Limited(_) => StatusCode::TOO_MANY_REQUESTS,

@@ -51,10 +51,10 @@ pub(super) enum Write {
     Replace(Lease),
 }
 
-/// What is known of the lease.
+/// The last known state of the lease.
 #[derive(Debug)]
 enum View {
-    /// To be read before anything is written.
+    /// Unknown: it has to be read before anything is written.
     Unknown,
     Absent,
     Present(Box<Lease>),
@@ -182,7 +182,7 @@ impl Election {
         !matches!(self.view, View::Unknown)
     }
 
-    /// Waiting is over, or another's lease is looked at again.
+    /// The candidate waits no longer, or reads another holder's lease again.
     pub(super) fn look_again(&mut self) {
         if self.renewed.is_none() {
             self.view = View::Unknown;

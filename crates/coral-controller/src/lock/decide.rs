@@ -26,7 +26,7 @@ const MAX_NAMED: usize = 5;
 /// Namespaces that every lock leaves alone.
 const ALWAYS_EXEMPT: [&str; 3] = ["kube-system", namespace::SYSTEM, namespace::NODES];
 
-/// What the part reads.
+/// The state that the part reads.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
     /// In the order of their names.
@@ -38,7 +38,7 @@ pub(crate) struct Observed {
     pub(crate) mirrors: BTreeSet<ObjectKey>,
     /// The Registries that exist, those that cannot be decoded included.
     pub(crate) registries: BTreeSet<ObjectKey>,
-    /// Why something is not known that the lock may follow from: it stays as it is then.
+    /// Why an object cannot be read on which the lock may depend: the lock then stays as it is.
     pub(crate) unreadable: Option<String>,
 }
 
@@ -62,13 +62,14 @@ pub(crate) struct Decision {
     pub(crate) lock: Option<LockState>,
     /// The policy whose lock counts.
     winner: Option<String>,
-    /// Hosts that there was no room for.
+    /// Hosts beyond the limit.
     left_out: Vec<String>,
     /// Exempt namespaces that do not exist.
     missing: Vec<String>,
     /// What each policy names that does not exist, by the policy's name.
     absent: BTreeMap<String, Absent>,
-    /// Hosts of routes that no node may contact, which are not proved on every node yet.
+    /// Hosts that no node may contact because of a route, and that are not yet proved on every
+    /// node.
     waiting: BTreeSet<String>,
     /// Nodes that lack a host of the lock, as their routes name them.
     lacking: Vec<String>,
@@ -190,7 +191,7 @@ fn is_closed(route: &RegistryRoute) -> bool {
         && route.spec.node_selector.is_empty()
 }
 
-/// Collects hosts as far as there is room.
+/// Collects hosts up to the limit.
 #[derive(Default)]
 struct Allowed {
     hosts: Vec<String>,
@@ -214,7 +215,7 @@ impl Allowed {
     }
 }
 
-/// The schema says so too. What is not a host is never written into an expression.
+/// The schema refuses these too, but text that is not a host must never get into an expression.
 fn is_host(host: &str) -> bool {
     let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     !host.is_empty()

@@ -18,9 +18,9 @@ fn images_of(spec: &str) -> String {
     parts.join(" + ")
 }
 
-/// Of the references in `variables.judged` those whose host is not in `variables.allowed`, with the
-/// host as containerd reads it. Hosts are compared with their case: one in upper case misses its
-/// `hosts.toml` and is asked itself.
+/// The references of `variables.judged` whose host, as containerd reads it, is not in
+/// `variables.allowed`. Hosts are compared case-sensitively: containerd finds no `hosts.toml` for a
+/// host in upper case and contacts the host itself.
 const AWAY: &str = "variables.judged.filter(i, !((\
      !i.contains('/') || i.startsWith('index.docker.io/') ? 'docker.io' : \
      i.startsWith('localhost/') || i.substring(0, i.indexOf('/')).matches('[.:A-Z]') ? i.substring(0, i.indexOf('/')) : \
@@ -154,7 +154,7 @@ fn labels() -> Value {
     json!({"app.kubernetes.io/managed-by": "coral", "app.kubernetes.io/part-of": "coral"})
 }
 
-/// Hosts hold nothing that CEL would read within quotes: `decide.rs` lets no other through.
+/// Hosts contain no characters that need escaping in a CEL string: `decide.rs` refuses others.
 fn literal_list(hosts: &[String]) -> String {
     let quoted: Vec<String> = hosts.iter().map(|host| quoted(host)).collect();
     format!("[{}]", quoted.join(", "))

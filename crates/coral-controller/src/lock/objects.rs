@@ -69,7 +69,7 @@ impl LockObjects {
         [(LOCK, &self.pods), (TEMPLATES, &self.templates)]
     }
 
-    /// Completes once all of them were looked for.
+    /// Completes once all of them have been read, or found missing.
     pub(crate) async fn ready(&self) {
         for (_, pair) in self.pairs() {
             pair.policy.ready().await;
@@ -92,7 +92,8 @@ impl LockObjects {
         hosts.unwrap_or_default().into_iter().collect()
     }
 
-    /// Makes what is stored what it should be. A policy comes before its binding and goes after it.
+    /// Writes and deletes policies until the stored ones are the wanted ones. A policy is created
+    /// before its binding and deleted after it.
     pub(crate) async fn apply(&self, writer: &Writer, lock: &LockState) -> Result<(), ApiError> {
         let (pods, templates) = match lock.policy {
             Some(_) => (Some(generate::pods(lock)), generate::templates(lock)),

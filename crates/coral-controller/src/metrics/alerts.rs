@@ -11,7 +11,7 @@ use super::{Metrics, Outcome};
 use crate::gauges::Gauges;
 use crate::gauges::tests::{condition, decided, mirror, text};
 
-/// Those of the controller, and those of mirrors wherever they run.
+/// The alerts on the controller, and those on mirrors, in a cluster or in `coral up`.
 const RULES: &str = concat!(
     include_str!("../../../../deploy/monitoring/rules.yaml"),
     include_str!("../../../../deploy/monitoring/mirror-rules.yaml"),

@@ -1,5 +1,5 @@
-//! Where a mirror's YAML must not lead the controller: a tenant writes it, and the controller would
-//! fetch from there.
+//! Addresses that a mirror's YAML must not lead the controller to: a tenant writes the YAML, and
+//! the controller makes the requests.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

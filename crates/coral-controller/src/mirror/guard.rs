@@ -65,8 +65,8 @@ impl Guard {
         self.next.is_none_or(|next| has_come(next, now, CURRENT))
     }
 
-    /// Stores the addresses that were read; returns how long they are valid. What was known is never given up for
-    /// want of an answer, nor for an empty one.
+    /// Stores the addresses that were read; returns how long they are valid. Neither a missing nor an empty
+    /// answer removes known addresses.
     fn take(
         &mut self,
         read: Result<BTreeSet<SocketAddr>, ApiError>,

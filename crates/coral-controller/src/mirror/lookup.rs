@@ -1,4 +1,4 @@
-//! What mirrors name: Secrets, as far as they were granted, and Registries.
+//! Looks up the objects that mirrors name: Secrets, if they were granted, and Registries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,12 +30,12 @@ pub(super) enum LookupError {
     /// The Registry has no address or credential yet, or its pod is not ready: in its own words.
     #[error("Registry {0} is not ready yet{why}", why = .1.as_ref().map(|why| format!(": {why}")).unwrap_or_default())]
     RegistryNotReady(ObjectKey, Option<String>),
-    /// A part that knows it has not said anything yet.
+    /// The part that knows it has not published anything yet.
     #[error("Registry {0} is not known yet")]
     NotYet(ObjectKey),
 }
 
-/// Everything that mirrors name, as of one pass.
+/// The objects that mirrors name, as of one pass.
 #[derive(Default)]
 pub(super) struct NamedObjects {
     pub(super) secrets: BTreeMap<ObjectKey, Result<Secret, SecretProblem>>,
@@ -47,7 +47,7 @@ pub(super) struct NamedObjects {
     pub(super) troubles: BTreeMap<ObjectKey, String>,
     /// The Secrets that are named.
     pub(super) needed: BTreeSet<ObjectKey>,
-    /// Why it is not known which addresses mirrors must be kept from.
+    /// Why it is not known which addresses mirrors must not connect to.
     pub(super) unguarded: Option<String>,
 }
 
@@ -161,7 +161,7 @@ impl Lookup for NamedObjects {
         })
     }
 
-    /// A mirror without Secrets is a stranger everywhere.
+    /// A mirror without Secrets reads anonymously.
     fn fallback(&self) -> Fallback {
         Fallback::default()
     }

@@ -43,14 +43,14 @@ struct State {
 #[derive(Debug, Default)]
 struct Entry {
     visibility: Option<Visibility>,
-    /// The pass in which it was asked last; a pass is known by the time of the next one.
+    /// The pass in which it was asked last. A pass is identified by the time of the next one.
     pass: Option<Timestamp>,
     is_asked: bool,
     /// When it may be asked again, while nothing is known.
     retry: Option<Timestamp>,
 }
 
-/// What is known of a repository from the status, before this process asked.
+/// The state of a repository according to the status, before this process has asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) visibility: Option<Visibility>,
@@ -77,7 +77,7 @@ impl Probes {
         self.state().entries.get(&name)?.visibility
     }
 
-    /// Whether the source was asked and said nothing: nothing more is to be expected soon.
+    /// Whether the source was asked and gave no answer: do not expect one soon.
     pub(super) fn is_unclear(&self, mirror: &ObjectKey, source: &str) -> bool {
         let name = (mirror.clone(), source.to_owned());
         let state = self.state();
@@ -150,8 +150,8 @@ impl Probes {
         self.changes.notify(Topic::MirrorProgress);
     }
 
-    /// When a source is asked again of which nothing is known yet; never in the past, since the part
-    /// would be woken without an end, and never later than the longest wait.
+    /// When to ask a source again about which nothing is known yet: never in the past, because that
+    /// would wake the part in a loop, and never later than the longest wait.
     pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let state = self.state();
         let retries = state.entries.values().filter_map(|entry| entry.retry);

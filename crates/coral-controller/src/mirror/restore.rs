@@ -1,4 +1,4 @@
-//! Pure: what an earlier controller knew of a mirror, from its status and its shards.
+//! Restores what an earlier controller knew about a mirror, from its status and its shards. Pure.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use coral_api::{PruningStatus, RegistryMirror, RegistryMirrorStatus};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
-/// Whether the status speaks of the spec as it is now.
+/// Whether the status is about the current spec.
 pub(super) fn is_current(mirror: &RegistryMirror) -> bool {
     let observed = mirror.status.as_ref().and_then(|s| s.observed_generation);
     observed.is_some() && observed == mirror.metadata.generation
@@ -36,7 +36,7 @@ pub(super) fn shards_of<'a>(
     shards.map(|shard| (shard.spec.shard, shard)).collect()
 }
 
-/// What is known; `None` if the mirror never wrote a status.
+/// The restored state; `None` if the mirror never had a status.
 pub(super) fn snapshot(
     mirror: &RegistryMirror,
     all: &Snapshot<MirroredImages>,

@@ -1,4 +1,4 @@
-//! A mirror that runs, and when what it knows is written down.
+//! A running mirror, and when its state is written to the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use crate::api::ApiError;
 use crate::backoff::has_come;
 use crate::changes::{Changes, Topic};
 
-/// No shard and no status is written more often.
+/// Shortest time between two writes of a shard or status.
 const BETWEEN_WRITES: Duration = Duration::from_secs(5);
-/// A mirror that has just begun is given this long, so that what is quickly done is written once.
+/// Time before the first write of a mirror, so that quick copies are written once.
 const BEFORE_FIRST_WRITE: Duration = Duration::from_secs(1);
-/// Progress wakes the part no more often.
+/// Shortest time between two wake-ups of the part by progress.
 const BETWEEN_WAKES: Duration = Duration::from_secs(1);
 
 /// A mirror that runs.
 pub(super) struct Run {
     summary: watch::Receiver<Summary>,
     snapshot: Option<Arc<coral_mirror::Snapshot>>,
-    /// Nothing is written before.
+    /// The earliest time of the next write.
     next_write: Timestamp,
     waker: AbortHandle,
 }
@@ -73,7 +73,7 @@ fn confirm_prune(
 ) {
     let (pruning, number) = (summary.borrow().pruning, restore::confirmed(mirror));
     if pruning.after_annotation(number) != pruning {
-        // One that is behind with its questions is told in the next pass of this part.
+        // A mirror whose channel is full is told in the next pass of this part.
         engine.confirm_prune(&key.to_string(), Confirmation::Annotation(number));
     }
 }
@@ -82,7 +82,7 @@ fn after(now: Timestamp, wait: Duration) -> Timestamp {
     now.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// A mirror's turn to be written down.
+/// One mirror whose state may be written in this pass.
 struct Turn<'a> {
     key: &'a ObjectKey,
     mirror: &'a Arc<RegistryMirror>,
@@ -95,7 +95,7 @@ struct Turn<'a> {
 }
 
 impl MirrorPart {
-    /// Writes down what is known of one mirror, if it is time. Gives when it is time again.
+    /// Writes the state of one mirror, if it is time. Returns when it is time again.
     pub(super) async fn write_down(
         &mut self,
         key: &ObjectKey,
@@ -146,7 +146,7 @@ impl MirrorPart {
             now,
         };
         self.probe(&turn);
-        // First the images, then the status that says that they are all there.
+        // The images come first, then the status that says that all of them are there.
         let mut wrote = self.write_shards(&turn).await?;
         wrote |= self.write_status(&turn).await?;
         if wrote && let Some(run) = self.runs.get_mut(key) {

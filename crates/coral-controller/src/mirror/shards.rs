@@ -1,4 +1,4 @@
-//! Pure: how the images of a mirror are divided among MirroredImages objects.
+//! Divides the images of a mirror among MirroredImages objects. Pure.
 
 use std::collections::BTreeMap;
 
@@ -20,8 +20,8 @@ const MAX_MESSAGE: usize = 256;
 /// A mirror with fewer images than this per shard is divided again.
 const SPARSE: usize = 100;
 
-/// How many shards so many images need. A number that is in use stays while it is large enough, so
-/// that images do not move to and fro.
+/// The number of shards for this many images. The current number stays while it is large enough, so
+/// that images do not move back and forth.
 pub(super) fn count(images: usize, in_use: u32) -> u32 {
     let needed = images.div_ceil(USUAL).next_power_of_two();
     let needed = u32::try_from(needed).unwrap_or(u32::MAX);
@@ -106,7 +106,7 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// The shard of an image: the same for as long as their number is.
+/// The shard of an image. It changes only with the number of shards.
 fn number_of(reference: &str, count: u32) -> u32 {
     let hash = Digest::sha256(reference.as_bytes()).hex();
     let number = u32::from_str_radix(&hash[..8], 16).unwrap_or_default();

@@ -23,7 +23,7 @@ use super::{HELD, sources};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
-/// What the status of a mirror that runs is made from.
+/// The input for the status of a running mirror.
 pub(super) struct Input<'a> {
     pub(super) old: Option<&'a RegistryMirrorStatus>,
     pub(super) generation: Option<i64>,
@@ -33,7 +33,7 @@ pub(super) struct Input<'a> {
     pub(super) snapshot: &'a coral_mirror::Snapshot,
     /// When a pass ended last in this process.
     pub(super) last_pass: Option<Timestamp>,
-    /// Whether nothing is being looked at or copied.
+    /// Whether no image is being checked or copied.
     pub(super) quiet: bool,
     pub(super) conflicts: &'a [Conflict],
     /// The public paths that the Registry has loaded; `None` while that is not known.
@@ -41,8 +41,8 @@ pub(super) struct Input<'a> {
     pub(super) now: Timestamp,
 }
 
-/// The status of a mirror that runs. `known` says what this process learned of a repository, and
-/// `is_unclear` whether its source was asked and did not say who may read it.
+/// The status of a running mirror. `known` returns what this process learned about a repository,
+/// and `is_unclear` whether its source was asked and did not say who may read it.
 pub(super) fn status(
     input: &Input<'_>,
     known: impl Fn(&str) -> Option<Visibility>,
@@ -68,7 +68,7 @@ pub(super) fn status(
     }
 }
 
-/// The status of a mirror that cannot run: what is known of its images stays.
+/// The status of a mirror that cannot run. What is known about its images stays.
 pub(super) fn troubled(
     old: Option<&RegistryMirrorStatus>,
     generation: Option<i64>,
@@ -126,7 +126,7 @@ pub(super) fn more_vanished<'a>(
         .filter(|_| grows)
 }
 
-/// What a status says of a repository.
+/// The entry of a repository in a status.
 pub(super) fn visibility(
     status: Option<&RegistryMirrorStatus>,
     source: &str,
@@ -154,7 +154,8 @@ pub(super) fn public_paths(
             continue;
         };
         let registry = ObjectKey::new(&key.namespace, name);
-        // Not by the settings: one mistake in the object would make all of it private.
+        // Read from the object and not from the settings: one mistake in the object would make all
+        // of its repositories private.
         for repository in sources(mirror) {
             let source = repository.to_string();
             let stored = visibility(mirror.status.as_ref(), &source);
@@ -177,10 +178,11 @@ pub(super) fn public_paths(
     paths
 }
 
-/// When the next pass begins, and when the last one ended. A pass that runs is not noted: a process
-/// that goes on from the status starts it over.
+/// When the next pass begins, and when the last one ended. A running pass is not recorded: a
+/// process that continues from the status starts it over.
 fn syncs(input: &Input<'_>, old: &RegistryMirrorStatus) -> (Option<Time>, Option<Time>) {
-    // Not from a next pass that changes: it does so as well when the wall clock is set.
+    // A changed time of the next pass does not show that a pass ended: it also changes when the
+    // wall clock is set.
     let last = input.last_pass.map(time).or_else(|| old.last_sync.clone());
     if input.settings.suspend {
         return (None, last);
@@ -206,7 +208,8 @@ fn repositories(
             )
         })
         .collect();
-    // What the Registry before had loaded says nothing about the one after a change.
+    // After a change of the destination, the state of the previous Registry says nothing about the
+    // new one.
     let is_same = input.old.and_then(|old| old.observed_generation) == input.generation
         && matches!(input.settings.target, Target::Named(_));
     let mut all = input.snapshot.repositories.clone();
@@ -254,7 +257,7 @@ fn unusable(
     })
 }
 
-/// What a condition says, as long as it is being made.
+/// A condition under construction.
 struct ConditionValue {
     kind: &'static str,
     truth: Truth,
@@ -343,7 +346,7 @@ fn sayings(
     ]
 }
 
-/// Which images their sources have no longer.
+/// The condition about images that no longer exist at their sources.
 fn source_gone(
     snapshot: &coral_mirror::Snapshot,
     counted: &RegistryMirrorStatus,

@@ -11,10 +11,10 @@ use crate::ObjectKey;
 use crate::secrets::SecretProblem;
 use crate::store::Snapshot;
 
-/// What is decided about every mirror.
+/// The decision about every mirror.
 pub(super) type Verdicts = BTreeMap<ObjectKey, Verdict>;
 
-/// What is decided about a mirror.
+/// The decision about a mirror.
 #[derive(Debug)]
 pub(super) enum Verdict {
     /// It runs, without the repositories in conflict.
@@ -40,7 +40,7 @@ pub(super) struct Trouble {
     pub(super) message: String,
 }
 
-/// Decides about all of them: a conflict is between two.
+/// Decides about all mirrors together, since a conflict is between two of them.
 pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &NamedObjects) -> Verdicts {
     let living = mirrors
         .iter()

@@ -36,13 +36,14 @@ pub(crate) fn by_node<'a>(pods: impl Iterator<Item = &'a Pod>) -> AgentPods {
     found
 }
 
-/// Since when agents are away. A new controller begins to count again, which only delays what is told.
+/// Since when agents have been away. A new controller starts counting again, which only delays the
+/// report.
 #[derive(Debug, Default)]
 pub(crate) struct Silences(BTreeMap<String, Timestamp>);
 
 impl Silences {
-    /// Notes on each node whether its agent has stopped reporting. Returns when to look again.
-    /// Without knowledge of the pods nothing is said.
+    /// Records on each node whether its agent has stopped reporting. Returns when to check again.
+    /// While the pods are not known, no agent counts as silent.
     pub(crate) fn note(
         &mut self,
         nodes: &mut [NodeView],
@@ -57,7 +58,7 @@ impl Silences {
             let Some(why) = why_silent(node, pods) else {
                 continue;
             };
-            // A time that is still to come was noted before the clock was set back.
+            // A time in the future was recorded before the clock was set back.
             let began = self.0.get(&node.name).copied().unwrap_or(now).min(now);
             since.insert(node.name.clone(), began);
             let told = began + PATIENCE;
@@ -81,16 +82,17 @@ fn why_silent(node: &NodeView, pods: &AgentPods) -> Option<String> {
     }
 }
 
-/// What is said of silent nodes.
+/// The reports about silent nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Silence {
-    /// For the end of a message that says what holds.
+    /// The end of a message about the state.
     pub(crate) message: String,
-    /// Whether an agent is away though its node is Ready: that is Coral's trouble and not the node's.
+    /// Whether an agent is away although its node is Ready: then the problem is Coral's and not the
+    /// node's.
     pub(crate) is_fault: bool,
 }
 
-/// What is to be said of these nodes; `None` if all of their agents report.
+/// The report about these nodes; `None` if all of their agents report.
 pub(crate) fn silence<'a>(nodes: impl Iterator<Item = &'a NodeView>) -> Option<Silence> {
     let silent: Vec<&NodeView> = nodes.filter(|node| node.silent.is_some()).collect();
     let faulty = silent.iter().find(|node| node.ready);

@@ -20,7 +20,7 @@ use super::world::WantedImage;
 
 const MAX_TEXT: usize = 1024;
 
-/// Decides the status of an Image. `before` is the present one, whose times of transition are kept.
+/// Decides the status of an Image. `before` is the current one, whose transition times are kept.
 pub(crate) fn status(
     wish: &WantedImage,
     nodes: &[Reported<'_>],
@@ -194,7 +194,7 @@ fn tell(sayings: &mut [ConditionValue], silence: &Silence) {
     }
 }
 
-/// The first thing that a person should look at.
+/// The first problem that a person should look at.
 fn trouble(
     wish: &WantedImage,
     images: &[ImageTagStatus],

@@ -10,11 +10,11 @@ use coral_api::node_images::{NodeRegistryPolicy, NodeRegistryState};
 use super::reported::Reported;
 use super::world::NodeView;
 
-/// Changes of a node's labels: a new value, or `None` to take the label away. Empty where nothing
-/// has to change.
+/// Changes of a node's labels: a new value, or `None` to remove the label. Empty if nothing has to
+/// change.
 pub(crate) type LabelChanges = BTreeMap<String, Option<String>>;
 
-/// What has to change of a node's labels. `labelled` are the references that have a label on it.
+/// The changes of a node's labels. `labelled` are the references that should have a label on it.
 pub(crate) fn changes(node: &NodeView, labelled: &BTreeSet<String>) -> LabelChanges {
     let desired = desired(node, labelled);
     let outdated = node

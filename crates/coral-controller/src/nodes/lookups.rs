@@ -1,8 +1,8 @@
 //! Which look-ups of tags run at the same time, and in whose share.
 //!
-//! A registry that never answers holds a look-up for its whole patience. So no namespace has all
-//! slots, and no more than a few of its look-ups stand in line before those of others, however many
-//! tags it names.
+//! A registry that never answers blocks a look-up until its timeout. So no namespace gets all
+//! slots, and only a few of its look-ups are queued before those of others, however many tags it
+//! names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::world::WantedImage;
 
 /// Look-ups at the same time.
 const AT_ONCE: usize = 16;
-/// Look-ups of one namespace that run, or stand in line for a slot.
+/// Look-ups of one namespace that run or wait for a slot.
 const PER_NAMESPACE: usize = 4;
 
 /// The slots.
@@ -49,7 +49,7 @@ impl Default for Lookups {
 impl Lookups {
     /// The share of a namespace.
     pub(super) fn share(&mut self, namespace: &str) -> NamespaceSlots {
-        // A share that no look-up has is full: it need not be remembered.
+        // A share that no look-up uses is full: it need not be remembered.
         self.shares.retain(|_, own| Arc::strong_count(own) > 1);
         let own = self.shares.entry(namespace.to_owned());
         let own = own.or_insert_with(|| Arc::new(Semaphore::new(PER_NAMESPACE)));
@@ -71,8 +71,8 @@ impl NamespaceSlots {
     }
 }
 
-/// In whose share each tag is looked up: of the namespaces that name it, the one that names the
-/// fewest images. A tag does not wait because a namespace with many of them names it too.
+/// The namespace in whose share each tag is looked up: of those that name it, the one that names
+/// the fewest images. So a tag does not wait because a namespace with many tags names it too.
 pub(super) fn charged(wishes: &[WantedImage]) -> BTreeMap<&ImageRef, &str> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for wish in wishes {
@@ -132,7 +132,7 @@ mod tests {
             held.extend(stuck(&mut lookups, namespace, 10));
         }
         assert_eq!(held.len(), AT_ONCE);
-        // More of them stand in line; then comes one of another namespace.
+        // More of them are queued; then comes one of another namespace.
         let mut line = vec![];
         for _ in 0..100 {
             line.push(tokio::spawn(lookups.share("a").slot()));

@@ -39,7 +39,7 @@ pub(crate) struct Observed {
     pub(crate) has_all_images: bool,
     /// Whether every route could be decoded: while one cannot, no host leaves a node.
     pub(crate) has_all_routes: bool,
-    /// Sources that are mirrored, as references.
+    /// References of the sources that are mirrored.
     pub(crate) mirrored: BTreeSet<String>,
     /// The repositories that each Registry serves to every client, by host and port of its address.
     pub(crate) public: BTreeMap<String, Arc<BTreeSet<String>>>,
@@ -73,7 +73,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     let mirrored = cluster.mirrored.snapshot();
     let mirrored = mirrored.values().flat_map(|shard| {
         let images = shard.status.iter().flat_map(|status| &status.images);
-        // A later look that fails takes nothing away from what is there.
+        // A failed later check does not remove an existing image.
         let there = images.filter(|image| image.is_held());
         there
             .map(|image| image.reference.clone())
@@ -129,7 +129,7 @@ fn sort_images<'a>(
     (images, held)
 }
 
-/// The Registries that there are, those among them whose objects cannot be decoded included.
+/// The Registries that exist, including those whose objects cannot be decoded.
 fn registry_keys(context: &Context) -> BTreeSet<ObjectKey> {
     let store = &context.cluster.registries;
     let registries = store.snapshot();
@@ -140,9 +140,10 @@ fn registry_keys(context: &Context) -> BTreeSet<ObjectKey> {
     living.chain(store.broken().into_keys()).collect()
 }
 
-/// How Registries are reached. One whose address the registry part does not know now keeps the
-/// one that nodes were given: a Registry goes from the nodes only with its object. One that was
-/// never ready is not given to nodes: each node would wait for the end of each of its probes.
+/// How Registries are reached. If the registry part does not know an address now, the nodes keep
+/// the one that they have: a Registry is removed from the nodes only with its object. A Registry
+/// that was never ready is not given to nodes, since each node would wait for each of its probes to
+/// time out.
 fn registry_views(
     keys: &BTreeSet<ObjectKey>,
     access: &BTreeMap<ObjectKey, RegistryAccess>,
@@ -253,7 +254,7 @@ pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reac
     own.chain(routed).collect()
 }
 
-/// What an answer for the reference depends on, beside the registry that is asked.
+/// What the answer for a reference depends on beside the registry that is asked.
 pub(crate) fn prospect(image: &ImageRef, observed: &Observed, reaches: &Reaches) -> Prospect {
     let places = targets(image, reaches).unwrap_or_default();
     let public = places.iter().any(|place| match place {

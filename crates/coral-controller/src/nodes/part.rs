@@ -44,7 +44,7 @@ pub(crate) struct NodesPart {
     writer: Writer,
     resolutions: Resolutions,
     silences: Silences,
-    /// The resolver, and what it was made from.
+    /// The resolver, and its input.
     resolver: Option<(Basis, Resolver)>,
     lookups: Lookups,
     /// The number of Registries without room on some node, as last logged.
@@ -55,16 +55,16 @@ pub(crate) struct NodesPart {
     ),
 }
 
-/// What a resolver is made from.
+/// The input of a resolver.
 type Basis = (Reaches, Arc<String>, AddressRules);
 
-/// What a pass decided.
+/// The decisions of a pass.
 struct Decided {
     placement: Placement,
     table: Table,
     /// Most Registries that a node has no room for.
     registries_left_out: usize,
-    /// The specs that differ from what is there, by node.
+    /// The specs that differ from the stored ones, by node.
     specs: BTreeMap<String, NodeImagesSpec>,
     labels: BTreeMap<String, LabelChanges>,
 }
@@ -109,7 +109,7 @@ impl Part for NodesPart {
             shared.own_image.get(),
         );
         let (Some(mut observed), Some(ca), Some(own)) = (observed, ca, own) else {
-            // Missing information removes nothing: the parts that know it wake this one.
+            // Missing information removes nothing. The parts that publish it wake this one.
             return Ok(Wake::OnChange);
         };
         let (nodes, agents) = (&mut observed.nodes, observed.agents.as_ref());
@@ -220,8 +220,8 @@ impl NodesPart {
         self.registries_left_out = count;
     }
 
-    /// Takes in the answers that came, and asks for what is due. Returns when more
-    /// is due.
+    /// Records the answers that arrived, and asks for the tags that are due. Returns when more are
+    /// due.
     fn resolve(
         &mut self,
         observed: &Observed,
@@ -244,7 +244,8 @@ impl NodesPart {
         let reaches = reaches(observed, table);
         let prospects = |image: &ImageRef| prospect(image, observed, &reaches);
         self.resolutions.retry(prospects, now);
-        // Which addresses must not be asked is known a moment after the start, and wakes this part.
+        // The addresses that must not be contacted become known a moment after the start, which
+        // wakes this part.
         let rules = match self.context.shared.address_rules.get().as_deref() {
             None => return Ok(Wake::OnChange),
             Some(Err(why)) => {
@@ -271,7 +272,7 @@ impl NodesPart {
         Ok(Wake::at(self.resolutions.next_due()))
     }
 
-    /// The present resolver, recreated when a Registry's address or the CA changed.
+    /// The current resolver, recreated when a Registry's address or the CA has changed.
     fn resolver(
         &mut self,
         reaches: Reaches,
@@ -288,8 +289,8 @@ impl NodesPart {
         Ok(resolver)
     }
 
-    /// Writes what was decided. One object that cannot be written does not hold up the others; the
-    /// first error is returned at the end, so that the pass is made again.
+    /// Writes the decisions. One object that cannot be written does not hold up the others; the
+    /// first error is returned at the end, so that the pass is repeated.
     async fn apply(&self, observed: &Observed, decided: &Decided) -> Result<(), PassError> {
         let mut first = FirstError::default();
         for image in &observed.held {
@@ -323,13 +324,13 @@ impl NodesPart {
             .map(drop)
     }
 
-    /// Takes the older Coral's finalizer away from an object that is being deleted.
+    /// Removes the older Coral's finalizer from an object that is being deleted.
     async fn release(&self, image: &Image) -> Result<(), ApiError> {
         let finalizers = image.metadata.finalizers.iter().flatten();
         let rest = finalizers.filter(|name| *name != coral_api::names::FINALIZER);
         let patch = json!({"metadata": {
             "finalizers": rest.collect::<Vec<_>>(),
-            // Another writer's finalizer is not lost: the patch is refused then, and made again.
+            // Another writer's finalizer is not lost: the patch is then refused and repeated.
             "resourceVersion": image.metadata.resource_version,
         }});
         let key = ObjectKey::from_object(image);
@@ -385,8 +386,8 @@ impl NodesPart {
         first.into_result()
     }
 
-    /// An event where readiness or degradation changed. To be called once the status was written:
-    /// a write that fails is made again, and its event with it.
+    /// Publishes an event if readiness or degradation changed. Call it after the status was
+    /// written: a failed write is repeated, and its event with it.
     async fn emit_events<K: kube::Resource<DynamicType = ()>>(
         &self,
         object: &K,
@@ -417,7 +418,7 @@ impl NodesPart {
 struct FirstError(Option<PassError>);
 
 impl FirstError {
-    /// Notes a result. An object that was deleted meanwhile needs no write.
+    /// Records a result. An object that was deleted meanwhile needs no write.
     fn note<T>(&mut self, result: Result<T, ApiError>) {
         let error = result.err().filter(|error| !error.is_not_found());
         if let (None, Some(error)) = (&self.0, error) {

@@ -12,7 +12,7 @@ use super::shares::{self, Claimant, PullEvidence};
 use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
-/// What was decided for all nodes.
+/// The decision for all nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Placement {
     /// Images of each node, by the node's name, in the order of their references.
@@ -32,11 +32,11 @@ struct Claim<'a> {
     suspended: bool,
     /// Whether the node was asked to hold it already.
     placed: bool,
-    /// What the node reports of it.
+    /// The node's report about it.
     seen: PullEvidence,
     /// The objects that ask for it, the oldest first.
     owners: Vec<&'a WantedImage>,
-    /// The namespace in whose turn it is pulled.
+    /// The namespace whose turn its pull uses.
     namespace: &'a str,
 }
 
@@ -66,7 +66,8 @@ pub(crate) fn place(
         let excess = share_out(&mut claims, MAX_NODE_IMAGES, |claim| claim.placed);
         note(&mut placement.left_out, &excess, node);
         let without_label = share_out(&mut claims, MAX_IMAGE_LABELS, |claim| {
-            // Within a share, labels that are there stay: pods may have been sent to the node by them.
+            // Within a share, existing labels stay: pods may have been scheduled to the node because
+            // of them.
             let label = label::image(&claim.image.reference);
             node.labels.contains_key(&label)
         });
@@ -172,7 +173,8 @@ fn share_out<'a>(
     others
 }
 
-/// Has the namespaces take turns: the agent pulls the first image of each before the second of any.
+/// Lets the namespaces take turns: the agent pulls the first image of each before the second of
+/// any.
 fn take_turns(claims: &mut [Claim<'_>]) {
     let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
     let turns: Vec<i32> = claims
@@ -191,7 +193,7 @@ fn take_turns(claims: &mut [Claim<'_>]) {
     }
 }
 
-/// Notes the node for every object that asks for one of these images.
+/// Records the node for every object that asks for one of these images.
 fn note(nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>, claims: &[Claim<'_>], node: &NodeView) {
     for wish in claims.iter().flat_map(|claim| &claim.owners) {
         let names = nodes.entry(wish.key.clone()).or_default();
@@ -200,7 +202,7 @@ fn note(nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>, claims: &[Claim<'_>],
 }
 
 impl WantedImage {
-    /// Whether the wish's selector takes the node in.
+    /// Whether the wish's selector selects the node.
     pub(crate) fn is_for(&self, node: &NodeView) -> bool {
         let selector = self.settings.selector.as_ref();
         node.linux && selector.is_some_and(|selector| selector.matches(&node.labels))
@@ -212,8 +214,8 @@ impl WantedImage {
     }
 }
 
-/// What one wish asks for; `before` is the digest that was placed. `None` where nothing is to be
-/// placed yet.
+/// The image that one wish asks for; `before` is the digest that was placed. `None` if nothing is
+/// to be placed yet.
 fn entry(
     wish: &WantedImage,
     reference: &str,

@@ -1,4 +1,4 @@
-//! What the agent of a node reported of its images, found by reference.
+//! The reports of a node's agent about its images, by reference.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub(crate) struct Reported<'a> {
 }
 
 impl<'a> Reported<'a> {
-    /// What this node's agent reported.
+    /// The report of this node's agent.
     pub(crate) fn by(node: &'a NodeView) -> Self {
         let asked = node.spec().map_or(&[][..], |spec| &spec.images[..]);
         let images = node.status().map_or(&[][..], |status| &status.images[..]);
@@ -34,7 +34,7 @@ impl<'a> Reported<'a> {
         }
     }
 
-    /// What was reported last of an image, about whichever digest.
+    /// The last report about an image, for any digest.
     pub(crate) fn image(&self, reference: &str) -> Option<&'a NodeImageStatus> {
         self.images.get(reference).copied()
     }

@@ -19,7 +19,7 @@ pub(crate) struct Resolutions(BTreeMap<ImageRef, Resolution>);
 /// What is known about one tag.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Resolution {
-    /// The digest that it stood for when it was asked last with success.
+    /// The digest that it stood for at the last successful look-up.
     pub(crate) digest: Option<Digest>,
     /// Why the last attempt failed, in words.
     pub(crate) failure: Option<String>,
@@ -29,14 +29,14 @@ pub(crate) struct Resolution {
     due: Option<Timestamp>,
     /// How often to ask.
     refresh: Duration,
-    /// Whether an answer is waited for.
+    /// Whether a request is under way.
     asking: bool,
-    /// What the answer depended on when it was asked last.
+    /// What the last answer depended on.
     asked_with: Prospect,
 }
 
-/// What an answer depends on beside the registry itself. A failed reference is asked again at once
-/// when this changes, and only then: what stays as it is must not undo the waits after failures.
+/// What an answer depends on beside the registry itself. A failed reference is looked up again at
+/// once when this changes, and only then: unchanged prospects must not reset the backoff.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Prospect {
     /// Whether a mirror has copied the reference.
@@ -56,9 +56,9 @@ impl Resolution {
 }
 
 impl Resolutions {
-    /// Takes over which references are named now and how often each is asked for. A reference with
-    /// a digest needs no answer. `remembered` gives the digest that a status has, so that a
-    /// restarted controller goes on with it until it hears otherwise.
+    /// Sets which references are named now and how often each is looked up. A reference with a
+    /// digest needs no look-up. `remembered` returns the digest of a status, which a restarted
+    /// controller uses until it gets another answer.
     pub(crate) fn want(
         &mut self,
         wanted: &BTreeMap<ImageRef, Duration>,
@@ -83,7 +83,7 @@ impl Resolutions {
         }
     }
 
-    /// References to ask for now; they count as asked from here on, under these `prospects`.
+    /// The references to look up now. They count as asked from here on, under these `prospects`.
     pub(crate) fn take_due(
         &mut self,
         prospects: impl Fn(&ImageRef) -> Prospect,
@@ -107,7 +107,7 @@ impl Resolutions {
         waiting.filter_map(|entry| entry.due).min()
     }
 
-    /// Takes an answer in. `jitter` is 0 to 1 and shortens waits by up to half.
+    /// Records an answer. `jitter` is 0 to 1 and shortens waits by up to half.
     pub(crate) fn answer(
         &mut self,
         image: &ImageRef,
@@ -135,8 +135,8 @@ impl Resolutions {
         }
     }
 
-    /// Notes why nothing can be asked for now, with what is due. It stays due, and the text stays until
-    /// an answer comes.
+    /// Records on the references that are due why nothing can be looked up now. They stay due, and the
+    /// text stays until an answer arrives.
     pub(crate) fn hinder(&mut self, why: &str, now: Timestamp) {
         let due = self.0.values_mut().filter(|entry| !entry.asking);
         for entry in due.filter(|entry| entry.is_due(now)) {
@@ -144,7 +144,7 @@ impl Resolutions {
         }
     }
 
-    /// Asks again at once for what failed under other prospects than the present ones.
+    /// Makes references due at once that failed under other prospects than the current ones.
     pub(crate) fn retry(&mut self, prospects: impl Fn(&ImageRef) -> Prospect, now: Timestamp) {
         let failed = self.0.iter_mut();
         for (image, entry) in failed.filter(|(_, e)| e.failure.is_some() && !e.asking) {

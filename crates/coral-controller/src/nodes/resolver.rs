@@ -28,7 +28,7 @@ pub(crate) enum LookupTarget {
     Source,
 }
 
-/// How a host's images are found.
+/// Where a host's images are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// The host is a Registry's own name.
@@ -45,10 +45,10 @@ pub(crate) enum Reach {
     },
 }
 
-/// The hosts that are not asked themselves, or not first.
+/// The hosts that are not contacted, or not first.
 pub(crate) type Reaches = BTreeMap<String, Reach>;
 
-/// Decides where a reference is looked up, in this order: where a node's container runtime would.
+/// Decides where a reference is looked up, in the same order as a node's container runtime.
 pub(crate) fn targets(image: &ImageRef, reaches: &Reaches) -> Result<Vec<LookupTarget>, String> {
     let repository = image.repository();
     match reaches.get(repository.host().as_str()) {
@@ -127,7 +127,7 @@ impl Resolver {
             match client.head(&image.version()).await {
                 Ok(Some(descriptor)) => return Ok(descriptor.digest),
                 Ok(None) => missing.push(host.to_string()),
-                // The registry says so of what it keeps private, and of what it does not have.
+                // The registry gives this answer for private repositories and for missing ones.
                 Err(error)
                     if matches!(place, LookupTarget::Registry { .. }) && is_refusal(&error) =>
                 {

@@ -24,7 +24,7 @@ const MAX_LACKING_TEXT: usize = 1024;
 pub(crate) struct RouteView {
     /// Its name.
     pub(crate) name: String,
-    /// When it was made, in seconds: the older of two routes of one host goes on.
+    /// When it was made, in seconds: the older of two routes of one host is used.
     pub(crate) created: i64,
     /// Its generation.
     pub(crate) generation: i64,
@@ -36,7 +36,7 @@ pub(crate) struct RouteView {
     pub(crate) policy: SourcePolicy,
     /// Which nodes; an error where the selector cannot be used.
     pub(crate) selector: Result<NodeSelector, String>,
-    /// Whether the selector takes every node in, because it is empty.
+    /// Whether the selector selects every node, because it is empty.
     pub(crate) everywhere: bool,
     /// The present status.
     pub(crate) status: Option<RegistryRouteStatus>,
@@ -117,8 +117,8 @@ pub(crate) struct NodeHosts {
 }
 
 /// Decides the hosts that a node is pointed at: the hosts of the routes that select the node, and
-/// the own names of Registries as far as there is room. A host that a lock still allows stays as
-/// it is until the lock was narrowed.
+/// the own names of Registries as far as there is room. A host that a lock still allows stays as it
+/// is until the lock has been narrowed.
 pub(crate) fn for_node(
     node: &NodeView,
     table: &Table,
@@ -145,8 +145,8 @@ pub(crate) fn for_node(
             entries.insert(entry.host.clone(), entry.clone());
         }
     }
-    // Routed hosts are never cut for the sake of Registries: pods rely on them without a word in
-    // their YAML, and a lock may allow them.
+    // Routed hosts are never left out in favour of Registries: pods rely on them although their
+    // YAML does not show it, and a lock may allow them.
     let own = own_names(registries, &entries, before);
     let room = MAX_NODE_REGISTRIES.saturating_sub(entries.len());
     let left_out = own.len().saturating_sub(room);
@@ -269,9 +269,9 @@ fn before(route: &RouteView) -> Option<&RegistryRouteStatus> {
     route.status.as_ref()
 }
 
-/// Hosts that a lock may allow: of a route with `NeverContactSource` and without a node selector,
-/// once every Ready Linux node has reported them. A host that was proved stays so while the route
-/// is in effect for it: a new node or an agent's restart does not take it out again.
+/// Hosts that a lock may allow: those of a route with `NeverContactSource` and without a node
+/// selector, once every Ready Linux node has reported them. A proved host stays proved while the
+/// route is in effect for it: a new node or an agent's restart does not remove it.
 fn proved(route: &RouteView, hosts: &[&Routed], nodes: &[NodeView]) -> BTreeSet<String> {
     if route.policy != SourcePolicy::NeverContactSource || !route.everywhere {
         return BTreeSet::new();

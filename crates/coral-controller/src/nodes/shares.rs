@@ -6,21 +6,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How many images that a node does not hold yet each namespace may put before what others hold
-/// there. So a namespace that comes late gets its share step by step.
+/// How many images that a node does not hold yet may come before the images of other namespaces
+/// there, for each namespace. So a late namespace gets its share step by step.
 const ON_TRIAL: usize = 16;
-/// All namespaces together may do so with one place of this many: those that name what does not
-/// exist take no more than this from what runs, however many they are.
+/// All namespaces together may do this with one place of this many. So images that do not exist
+/// displace no more than this, however many namespaces name them.
 const ALL_ON_TRIAL: usize = 10;
 
-/// What a node says of an image.
+/// The state of an image on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PullEvidence {
     /// It holds the image, or an older one of its name: it exists.
     Held,
     /// It could not pull it.
     Failed,
-    /// Nothing yet.
+    /// There is no report yet.
     NotYet,
 }
 
@@ -112,7 +112,7 @@ impl<'a> Allowance<'a> {
         has_room.then_some(turn)
     }
 
-    /// The same; whether there was room.
+    /// The same; returns whether there was room.
     fn take(&mut self, namespaces: &[&'a str]) -> bool {
         self.turn(namespaces).is_some()
     }

@@ -1,4 +1,4 @@
-//! What the decisions about nodes are made from: plain values, taken from the stores.
+//! The input of the decisions about nodes: plain values from the stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ pub(crate) struct WantedImage {
     pub(crate) generation: i64,
     /// When it was made, in seconds: older objects come first where a node has too little room.
     pub(crate) created: i64,
-    /// What it means.
+    /// Its parsed spec.
     pub(crate) settings: ImageSettings,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct WantedImage {
 pub(crate) struct NodeView {
     /// Its name.
     pub(crate) name: String,
-    /// Its identity: a node that was deleted and made again is another one.
+    /// Its uid: a node that was deleted and recreated has another one.
     pub(crate) uid: String,
     /// Its labels.
     pub(crate) labels: BTreeMap<String, String>,

@@ -11,9 +11,9 @@ use crate::ObjectKey;
 use crate::backoff::has_come;
 use crate::changes::{Changes, Topic};
 
-/// What is kept of one Registry's answers to one kind of question.
+/// The state of one kind of question to one Registry.
 pub(super) trait Answer: Clone + Default + Send + 'static {
-    /// What one question comes to, also if there is no answer.
+    /// The outcome of one question, also without an answer.
     type Reply: Send + 'static;
     /// No wait between two questions is longer.
     const LONGEST: Duration;
@@ -45,7 +45,7 @@ impl<A: Answer> Answers<A> {
         }
     }
 
-    /// What is known of a Registry.
+    /// The recorded state of a Registry.
     pub(super) fn of(&self, key: &ObjectKey) -> A {
         let kept = self.lock();
         let kept = kept.get(key);
@@ -57,15 +57,15 @@ impl<A: Answer> Answers<A> {
         self.lock().retain(|key, _| keys.contains(key));
     }
 
-    /// A Registry cannot be asked now: once it can, it is asked at once.
+    /// Records that a Registry cannot be asked now: it is asked as soon as it can be.
     pub(super) fn due(&self, key: &ObjectKey) {
         if let Some(kept) = self.lock().get_mut(key) {
             kept.next = None;
         }
     }
 
-    /// Asks in the background, unless a question is on its way or it is too soon. Returns when the
-    /// part should look again; an answer wakes it too.
+    /// Asks in the background, unless a request is under way or it is too soon. Returns when the
+    /// part should call it again; an answer wakes the part too.
     pub(super) fn ask<F>(
         &self,
         key: &ObjectKey,

@@ -1,4 +1,4 @@
-//! What a Registry consists of: pure builders of the objects.
+//! The objects of a Registry: pure builders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,15 @@ use crate::ObjectKey;
 use crate::ca::certificate::{Names, Pair};
 use crate::ca::{service_names, tls_secret};
 
-/// The labels of everything that is made for Registries; `instance` is added for one of them.
+/// The labels of all objects that are made for Registries. `instance` names one Registry.
 pub(super) const SELECTOR: &str =
     "app.kubernetes.io/name=coral-registry,app.kubernetes.io/managed-by=coral";
 /// The user that may push.
 pub(super) const PUSH_USER: &str = "coral";
-/// On the Secret of users: the hash of the password that they were made from.
+/// Annotation of the Secret of users: the hash of the password that it was made from.
 pub(super) const PASSWORD_HASH: &str = "registry.stvz.io/password-sha256";
-/// On the pod: what it should have loaded. A change makes kubelet renew its volumes at once.
+/// Annotation of the pod: the generation that it should have loaded. A change makes kubelet renew
+/// its volumes at once.
 pub(super) const CONFIG_HASH: &str = "registry.stvz.io/config";
 /// The key of the ConfigMap of public repositories.
 pub(super) const PUBLIC_KEY: &str = "public.json";
@@ -33,7 +34,7 @@ pub(super) const HTPASSWD_KEY: &str = "htpasswd";
 const DOCKER_CONFIG_KEY: &str = ".dockerconfigjson";
 /// Most public repositories of a Registry.
 const MOST_PUBLIC: usize = 20_000;
-/// A ConfigMap ends at 1 MiB, its metadata included.
+/// A ConfigMap may have 1 MiB, its metadata included.
 const MOST_PUBLIC_BYTES: usize = 900 * 1024;
 /// The target of the registry's access log.
 const ACCESS_LOG: &str = "coral_registry::access";
@@ -43,7 +44,7 @@ const USER: i64 = 65532;
 /// The names of what belongs to one Registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owned {
-    /// Service and StatefulSet are called like the Registry.
+    /// Service and StatefulSet have the name of the Registry.
     pub(super) key: ObjectKey,
     pub(super) tls: ObjectKey,
     pub(super) users: ObjectKey,
@@ -177,8 +178,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What the registry follows and is not secret: the public paths, and the public keys whose
-    /// tokens it takes, if they are known.
+    /// The ConfigMap that the registry follows. It holds nothing secret: the public paths, and the
+    /// public keys whose tokens the registry accepts, if they are known.
     pub(super) fn public(&self, list: &PublicList, token_keys: Option<&str>) -> Value {
         let owned = Owned::of(&self.key);
         let mut map = json!({
@@ -221,7 +222,7 @@ impl<'a> Builder<'a> {
                 "fsGroupChangePolicy": "OnRootMismatch",
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            // A node whose images are still missing may need this very registry for them.
+            // A node whose images are still missing may need this registry to get them.
             "tolerations": [{"key": names::STARTUP_TAINT, "operator": "Exists"}],
             "containers": [{
                 "name": "registry",
@@ -323,7 +324,7 @@ impl<'a> Builder<'a> {
         json!(volumes)
     }
 
-    /// The claim of the data; it has no owner, so that it stays when the Registry goes.
+    /// The claim of the data. It has no owner, so that it stays when the Registry is deleted.
     fn claim(&self) -> Option<Value> {
         let storage = self.registry.spec.storage.clone().unwrap_or_default();
         if storage.empty_dir.is_some() {
@@ -348,8 +349,8 @@ fn below(size: &str) -> Option<String> {
     Some((size / 10 * 9).to_string())
 }
 
-/// What a registry in a cluster logs: changes are told unless the Registry says otherwise, so that
-/// there is a trail of who changed what.
+/// The log settings of a registry in a cluster. Changes are logged unless the Registry says
+/// otherwise, so that there is a record of who changed what.
 fn log_flags(log: RegistryLog) -> [String; 2] {
     let level = match log.level.unwrap_or_default() {
         LogLevel::Error => "error",
@@ -426,8 +427,8 @@ impl PublicList {
     }
 }
 
-/// What of these paths a Registry can be told, and how many are left out. Those of mirrors come first: who
-/// builds takes the room that mirrors leave, whatever the repositories are called.
+/// The paths that fit into a Registry's list, and how many are left out. Those of mirrors come first:
+/// builds get the remaining room, whatever the repositories are called.
 pub(super) fn bounded(
     mirrored: &BTreeSet<String>,
     built: &BTreeSet<String>,

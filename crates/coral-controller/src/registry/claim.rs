@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt as _;
 
-/// The annotation of the class that claims without one get.
+/// The annotation of the default class.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// The storage classes of the cluster.
@@ -57,7 +57,7 @@ fn wanted(set: &StatefulSet) -> Option<(String, Option<&str>)> {
     Some((name, class))
 }
 
-/// What the claim wants and what to do. `classes` are `None` where they could not be read.
+/// What the claim waits for and what to do. `classes` are `None` if they could not be read.
 pub(super) fn advice(
     pod: &Pod,
     set: Option<&StatefulSet>,

@@ -1,4 +1,4 @@
-//! What to do about one Registry: pure.
+//! Decides what to do about one Registry. Pure.
 
 mod refusal;
 
@@ -33,11 +33,11 @@ const QUESTIONS_PER_REMINDER: u32 = 4;
 /// What to do.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// In this order.
+    /// The writes, in this order.
     pub(super) actions: Vec<Action>,
-    /// What the status says.
+    /// The new status.
     pub(super) outlook: Outlook,
-    /// How the Registry is reached; `None` while that was not found out.
+    /// How the Registry is reached; `None` while that is not known.
     pub(super) access: Option<RegistryAccess>,
     /// Ask the Registry whether it has loaded this generation.
     pub(super) ask: Option<i64>,
@@ -97,8 +97,8 @@ pub(super) fn decide(seen: &Observed) -> Plan {
     plan
 }
 
-/// The Service has its address: everything else follows from it. Without the authority, a Registry
-/// that has its certificate goes on.
+/// Once the Service has its address, everything else follows from it. Without the authority, a
+/// Registry that has its certificate continues.
 fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: &mut Plan) {
     plan.access = Some(RegistryAccess {
         host: builder.host(),
@@ -161,8 +161,8 @@ fn decide_certificate(
     }
 }
 
-/// The password lies in the push Secret; the users' Secret holds its hash. Whichever is missing is
-/// made from the other, if it can be.
+/// The push Secret has the password; the users' Secret has its hash. A missing one is made from the
+/// other, if possible.
 fn decide_credential(
     seen: &Observed,
     builder: &Builder<'_>,
@@ -215,7 +215,7 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
     let none = BTreeSet::new();
     let mirrored = match (&seen.public, &before) {
         (Some(mirrored), _) => mirrored,
-        // Not known yet: what was public stays so.
+        // Not known yet: public paths stay public.
         (None, Some(before)) => &before.paths,
         (None, None) => &none,
     };
@@ -258,7 +258,7 @@ fn list_in(map: &ConfigMap) -> Option<PublicList> {
     PublicList::parse(map.data.as_ref()?.get(PUBLIC_KEY)?)
 }
 
-/// What the Registry has loaded of the list, and whether to ask it.
+/// How much of the list the Registry has loaded, and whether to ask it.
 fn decide_loaded(
     seen: &Observed,
     list: &PublicList,
@@ -279,7 +279,8 @@ fn decide_loaded(
     if is_loaded {
         return Some(confirmed.clone());
     }
-    // What is no longer wanted counts no longer, though the Registry may still serve it.
+    // A path that is no longer wanted does not count any more, although the Registry may still
+    // serve it.
     let both = confirmed.intersection(&list.paths).cloned().collect();
     Some(Arc::new(both))
 }
@@ -305,8 +306,8 @@ fn decide_stateful_set(seen: &Observed, builder: &Builder<'_>, address: IpAddr, 
     }
 }
 
-/// A StatefulSet's claims cannot be changed: `desired` gets what `found` has. Returns whether that
-/// is what was desired.
+/// A StatefulSet's claims cannot be changed: `desired` gets those of `found`. Returns whether they
+/// were the same.
 fn keep_storage(found: &Value, desired: &mut Value) -> bool {
     let claims = |set: &Value| match &set["spec"]["volumeClaimTemplates"] {
         Value::Array(claims) => claims.clone(),
@@ -347,9 +348,9 @@ fn keep_storage(found: &Value, desired: &mut Value) -> bool {
     false
 }
 
-/// A change of what the pod mounts reaches it when kubelet looks at the pod, which an annotation
-/// makes it do. Kubelet's own watch may be behind that look, so it is reminded until the Registry
-/// has loaded the list.
+/// A change of a mounted object reaches the pod when kubelet syncs the pod, which a changed
+/// annotation triggers. Kubelet's cache may be older than the change, so it is reminded until the
+/// Registry has loaded the list.
 fn decide_reminder(seen: &Observed, list: &PublicList, plan: &mut Plan) {
     let is_settled = plan.actions.is_empty();
     let Some(pod) = seen.found.pod.as_deref().filter(|_| is_settled) else {

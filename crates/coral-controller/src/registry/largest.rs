@@ -13,10 +13,11 @@ const MOST: usize = 20;
 /// Longest name in a status, in bytes, as its schema has it: one longer would have the whole status
 /// refused.
 const LONGEST_NAME: usize = 255;
-/// Repositories that a Registry is asked for: what one holds that just left the status is known too.
+/// Repositories that a Registry is asked for: more than a status has, so that the size of one that
+/// just left the status is known too.
 pub(super) const ASKED: usize = 2 * MOST;
 
-/// What a Registry says of its repositories.
+/// The report of a Registry about its repositories.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub(super) struct Repositories {
     count: u64,
@@ -25,7 +26,7 @@ pub(super) struct Repositories {
     largest: Vec<Repository>,
 }
 
-/// What one repository holds, in bytes.
+/// The size of one repository, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 struct Repository {
     name: String,
@@ -35,7 +36,7 @@ struct Repository {
 /// A repository that a status may name.
 struct Candidate<'a> {
     name: &'a str,
-    /// What the status says of its size.
+    /// Its size as the status has it.
     words: String,
     /// The same in bytes.
     bytes: u64,
@@ -43,7 +44,7 @@ struct Candidate<'a> {
 }
 
 impl Repositories {
-    /// Replaces what a status says, if all are counted.
+    /// Updates a status, if all repositories are counted.
     pub(super) fn tell(&self, status: &mut RegistryStorageStatus) {
         if self.counted {
             status.repositories = Some(i64::try_from(self.count).unwrap_or(i64::MAX));

@@ -1,6 +1,6 @@
 //! Asks Registries which list of public repositories they have loaded.
 //!
-//! A ConfigMap reaches a pod when kubelet gets to it; only the Registry knows when it did.
+//! A ConfigMap reaches a pod when kubelet next syncs it; only the Registry knows when that was.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const GROWTH: Growth = Growth {
     longest: Duration::from_secs(10),
 };
 
-/// What one Registry has loaded, as it says.
+/// The list that one Registry reports as loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Loaded {
     /// The generation that it has loaded, if it ever said one.
@@ -29,7 +29,7 @@ pub(super) struct Loaded {
     pub(super) questions: u32,
 }
 
-/// What one question came to.
+/// The outcome of one question.
 pub(super) struct LoadedReply {
     wanted: i64,
     generation: Option<i64>,

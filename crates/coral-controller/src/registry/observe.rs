@@ -1,4 +1,4 @@
-//! What there is of a Registry.
+//! Reads everything that belongs to a Registry.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,11 +39,11 @@ pub(super) struct Observed {
     pub(super) token_keys: Option<Arc<String>>,
     /// The public repositories that mirrors want; `None` while that is not known.
     pub(super) public: Option<BTreeSet<String>>,
-    /// What the Registry said it has loaded.
+    /// The list that the Registry reports as loaded.
     pub(super) answer: Loaded,
-    /// What the Registry said of its storage and its scrub.
+    /// The Registry's report about its storage and its scrub.
     pub(super) report: Report,
-    /// The paths of the last generation that it said it has loaded.
+    /// The paths of the last generation that it reported as loaded.
     pub(super) confirmed: Option<Arc<BTreeSet<String>>>,
     pub(super) now: Timestamp,
 }
@@ -54,7 +54,7 @@ pub(super) struct Found {
     pub(super) service: Option<Arc<Service>>,
     pub(super) stateful_set: Option<Arc<StatefulSet>>,
     pub(super) public: Option<Arc<ConfigMap>>,
-    /// The record of what builds made public.
+    /// The record of the paths that builds made public.
     pub(super) built: Option<Arc<ConfigMap>>,
     pub(super) pod: Option<Arc<Pod>>,
     pub(super) tls: Option<Arc<Secret>>,
@@ -64,18 +64,18 @@ pub(super) struct Found {
     pub(super) classes: Option<Classes>,
 }
 
-/// Whose an object is.
+/// The owner of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
     /// This Registry's.
     Ours,
-    /// That of an earlier Registry of the same name: it is being removed.
+    /// An earlier Registry of the same name: the object is being removed.
     Earlier,
-    /// Made by something else.
+    /// Something else.
     Foreign,
 }
 
-/// Whose an object is, by its owner references.
+/// The owner of an object, by its owner references.
 pub(super) fn whose(object: &impl kube::Resource, registry: &Registry) -> Whose {
     let owners = object.meta().owner_references.iter().flatten();
     let mut whose = Whose::Foreign;
@@ -150,7 +150,7 @@ impl RegistryPart {
                 service: self.labelled(&namespace.services, key).await?,
                 stateful_set: self.labelled(&namespace.stateful_sets, key).await?,
                 public: self.labelled(&namespace.config_maps, &owned.public).await?,
-                // Without Coral's labels it is nothing to this Registry.
+                // Without Coral's labels it does not belong to this Registry.
                 built: namespace.config_maps.get(&built::key(key)),
                 pod: namespace.pods.get(&owned.pod),
                 tls: secrets.next().flatten(),
@@ -188,8 +188,8 @@ impl RegistryPart {
         }
     }
 
-    /// The watches see only what carries Coral's labels. What they do not see may be there all the
-    /// same, made by something else.
+    /// The watches see only objects with Coral's labels. An object that they do not see may exist
+    /// nevertheless, made by something else.
     async fn labelled<K: Known>(
         &self,
         store: &Store<K>,

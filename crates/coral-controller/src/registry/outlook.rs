@@ -1,4 +1,4 @@
-//! What the status of a Registry says.
+//! Composes the status of a Registry.
 
 use coral_api::conditions::{self, Truth, kind};
 use coral_api::{RegistryScrubStatus, RegistryStatus};
@@ -16,7 +16,7 @@ use super::space::{Level, Storage};
 /// Longest message of a Registry that is repeated on other objects.
 const MAX_QUOTED: usize = 300;
 
-/// One statement: whether, why in one word, and what to do about it.
+/// One condition: its status, its reason in one word, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ConditionValue {
     pub(super) truth: Truth,
@@ -25,7 +25,7 @@ pub(super) struct ConditionValue {
 }
 
 impl ConditionValue {
-    /// Something does not hold.
+    /// A condition that does not hold.
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             truth: Truth::False,
@@ -34,7 +34,7 @@ impl ConditionValue {
         }
     }
 
-    /// Nothing is known.
+    /// A condition that is unknown.
     pub(super) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             truth: Truth::Unknown,
@@ -43,7 +43,7 @@ impl ConditionValue {
     }
 }
 
-/// What a decision says of a Registry.
+/// The conditions that a decision gives a Registry.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outlook {
     ready: Option<ConditionValue>,
@@ -112,7 +112,7 @@ impl Outlook {
             .is_some_and(|saying| saying.truth == Truth::True)
     }
 
-    /// Whether nothing was heard of the Registry.
+    /// Whether nothing is known about the Registry.
     pub(super) fn is_unknown(&self) -> bool {
         let ready = self.ready.as_ref();
         ready.is_none_or(|saying| saying.truth == Truth::Unknown)
@@ -125,7 +125,7 @@ impl Outlook {
         self.degraded.is_some() || self.ready.as_ref().is_some_and(is_stuck)
     }
 
-    /// The status; what is not known stays as it was.
+    /// The status. Unknown values stay as they were.
     pub(super) fn status(&self, registry: &Registry, now: Timestamp) -> RegistryStatus {
         let before = registry.status.clone().unwrap_or_default();
         let all = before.conditions.unwrap_or_default();
@@ -167,7 +167,7 @@ impl Outlook {
             conditions::set(&mut all, &saying, registry.metadata.generation, now);
         };
         match &self.ready {
-            // A Registry that serves does not stop because nothing was heard of it.
+            // A Registry does not stop being ready because nothing is known about it at the moment.
             Some(saying) if saying.truth == Truth::Unknown && is_settled => {}
             Some(saying) => set(kind::READY, saying.truth, saying.reason, &saying.message),
             None => set(kind::READY, Truth::Unknown, "Reading", ""),
@@ -245,7 +245,7 @@ fn is_serving(set: &StatefulSet) -> bool {
     })
 }
 
-/// What the pod says of why it does not run.
+/// Why the pod does not run, according to its status.
 fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;

@@ -19,7 +19,8 @@ pub(super) struct RegistryEndpoint {
     pub(super) endpoint: String,
     /// The authorities that are trusted, as PEM.
     pub(super) bundle: String,
-    /// Where it is known: only with a login a Registry tells of what not everyone may read.
+    /// The login, if it is known: a Registry reports on private repositories only to a logged-in
+    /// user.
     pub(super) credential: Option<PushCredential>,
 }
 

@@ -17,7 +17,7 @@ const ASK_EVERY: Duration = Duration::from_mins(1);
 /// about to be filled.
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(5);
 
-/// What one Registry said last; an older one says nothing of some of it.
+/// The last report of one Registry. Older versions leave some of it out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Report {
     pub(super) space: Option<Space>,

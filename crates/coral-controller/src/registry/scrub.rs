@@ -8,17 +8,18 @@ use serde::Deserialize;
 /// Progress in a status, in percent: a status is not written for every blob.
 const STEP: u8 = 10;
 
-/// What a Registry says of its scrub.
+/// The report of a Registry about its scrub.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Scrub {
     /// When a round last read all content, in seconds since 1970.
     completed: Option<i64>,
-    /// Whether a round is to be gone on with.
+    /// Whether an unfinished round is to be continued.
     open: bool,
-    /// How far that one is.
+    /// The progress of that round.
     percent: u8,
-    /// What that round, or the last one, read and found damaged since the registry started.
+    /// What that round, or else the last one, has read and found damaged since the registry
+    /// started.
     read_bytes: u64,
     damaged: u64,
     /// Blobs and manifests that are damaged and not back.
@@ -26,7 +27,7 @@ pub(super) struct Scrub {
 }
 
 impl Scrub {
-    /// What a status says of it after the one `before`.
+    /// The next status after the one `before`.
     pub(super) fn status(&self, before: Option<&RegistryScrubStatus>) -> RegistryScrubStatus {
         let before = before.cloned().unwrap_or_default();
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
@@ -55,7 +56,7 @@ impl Scrub {
         }
     }
 
-    /// Why a person should look, if they should.
+    /// Why a person should act, if that is necessary.
     pub(super) fn complaint(&self) -> Option<String> {
         let what = match self.missing {
             0 => return None,

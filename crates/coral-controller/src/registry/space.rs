@@ -11,7 +11,7 @@ const MOST_LOW: u64 = 10 << 30;
 /// what a collection frees and a mirror fills again is no change.
 const MOST_FULL: u64 = 1 << 30;
 
-/// What a Registry says of its storage, in bytes.
+/// The report of a Registry about its storage, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Space {
@@ -25,7 +25,7 @@ pub(super) struct Space {
     min_free: Option<u64>,
 }
 
-/// How much room there is; the later, the worse.
+/// How full the storage is; a later value is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     Available,
@@ -33,7 +33,7 @@ pub(super) enum Level {
     Full,
 }
 
-/// What a status says of the storage.
+/// The entry of the storage in a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Storage {
     pub(super) level: Level,
@@ -41,7 +41,7 @@ pub(super) struct Storage {
 }
 
 impl Space {
-    /// What a status says of it after the one `before`.
+    /// The next entry after the one `before`.
     pub(super) fn storage(&self, before: Option<&RegistryStatus>) -> Storage {
         let level = self.level(Level::of(before));
         let before = before.and_then(|status| status.storage.as_ref());
@@ -64,7 +64,7 @@ impl Space {
         }
     }
 
-    /// Of each bound, the bytes that are left and all that there are.
+    /// For each limit, the bytes that are left and the bytes in all.
     fn bounds(&self) -> impl Iterator<Item = (u64, u64)> {
         let used = self.stored.saturating_add(self.uploads);
         let of_limit = self.limit.map(|limit| (limit.saturating_sub(used), limit));
@@ -78,7 +78,7 @@ impl Space {
     fn level(&self, before: Level) -> Level {
         let levels = self.bounds().map(|(left, all)| level(left, all, before));
         let level = levels.max().unwrap_or(Level::Available);
-        // What is not counted yet looks like room.
+        // Content that is not counted yet looks like free space.
         if self.counted {
             level
         } else {
@@ -121,7 +121,7 @@ pub(super) fn settled(before: Option<&str>, bytes: u64) -> String {
 }
 
 impl Level {
-    /// What a status said.
+    /// The level of a status.
     pub(super) fn of(status: Option<&RegistryStatus>) -> Self {
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let mut conditions = conditions.into_iter().flatten();
@@ -132,7 +132,7 @@ impl Level {
         found.unwrap_or(Self::Available)
     }
 
-    /// Whether pushes are taken.
+    /// Whether pushes are accepted.
     pub(super) fn truth(self) -> Truth {
         Truth::from(self != Self::Full)
     }

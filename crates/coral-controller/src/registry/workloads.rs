@@ -1,4 +1,4 @@
-//! Watches of what was made for Registries, in the namespaces that have one.
+//! Watches of the objects of Registries, in the namespaces that have a Registry.
 //!
 //! Rights on workloads exist only where an administrator granted them, so there is no watch over
 //! all namespaces. Rights on workloads are not enough: the administrator of a namespace holds them,
@@ -116,7 +116,7 @@ impl RegistryNamespace {
     }
 }
 
-/// Asks for ever which Registries of a namespace may run.
+/// Asks again and again which Registries of a namespace may run, until it is dropped.
 struct FollowRights {
     client: Client,
     changes: Changes,
@@ -134,7 +134,7 @@ impl FollowRights {
             let is_due = next <= Instant::now();
             let asked = self.to_be_asked(&all, is_due);
             let has_every_right = self.ask(&asked).await;
-            // An administrator is about to grant what is new.
+            // An administrator is probably about to grant a new Registry.
             refusals = match (has_every_right, is_due) {
                 (true, true) => 0,
                 (true, false) => refusals,

@@ -21,7 +21,8 @@ use crate::transport::{Body, Response, authority_of};
 /// limit it could fill the memory; a forgotten place costs one more request.
 const MOST_PLACES: usize = 64;
 
-/// What each repository elsewhere took last, by its address without what is read there.
+/// The authorization that each repository elsewhere accepted last, by the address of the
+/// repository.
 pub(crate) type Known = HashMap<String, HeaderValue>;
 
 /// What one session has learnt of the hosts that redirects led it to.
@@ -29,7 +30,8 @@ pub(crate) type Known = HashMap<String, HeaderValue>;
 pub(super) struct Elsewhere(Mutex<Known>);
 
 impl Elsewhere {
-    /// What may be sent at once; nothing with a request that may not use a login there.
+    /// The authorization that may be sent at once; none with a request that may not use a login
+    /// there.
     pub(super) fn known(&self, ask: &Ask) -> Known {
         if may_use_logins(ask) {
             self.0

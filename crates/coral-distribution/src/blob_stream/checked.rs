@@ -125,7 +125,7 @@ impl Checked {
         })
     }
 
-    /// Takes in a chunk; an empty one has nothing for the caller.
+    /// Processes a chunk. An empty result has nothing for the caller.
     fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, Error> {
         if self.awaits_start && !chunk.is_empty() {
             self.awaits_start = false;

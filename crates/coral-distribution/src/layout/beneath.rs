@@ -59,7 +59,7 @@ impl LayoutFiles {
     /// a symbolic link on the way is refused with an error that names it.
     pub fn open(&self, name: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Opening a device can already have an effect: it is looked at first.
+        // Opening a device can already have an effect, so its type is checked first.
         self.metadata(name).and_then(|found| regular(&found))?;
         let file = File::from(self.open_as(name, flags)?);
         regular(&file.metadata()?)?;

@@ -28,7 +28,7 @@ pub(super) const LIST: &str = "manifest.json";
 /// Files are hashed through a buffer of this size.
 const BUFFER: usize = 256 * 1024;
 const MAX_LIST: u64 = 16 * 1024 * 1024;
-/// Registries take no larger one either.
+/// Registries do not accept a larger one either.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 const MAX_IMAGES: usize = 1000;
 /// Bytes of all manifests that are made for one archive: they are kept in memory.

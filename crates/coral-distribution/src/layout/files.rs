@@ -51,7 +51,7 @@ fn reading(path: &Path, source: std::io::Error) -> Problem {
     }
 }
 
-/// Does what waits for the file system on a thread for that.
+/// Runs work that waits for the file system on a blocking thread.
 async fn blocking<T: Send + 'static>(
     files: &LayoutFiles,
     name: &Path,
@@ -73,8 +73,8 @@ pub(super) async fn size(files: &LayoutFiles, name: &Path) -> Result<Option<u64>
     }
 }
 
-/// Opens a file by a path that the user gave, and nothing that is none: opening a pipe waits for its
-/// other end, for ever.
+/// Opens a regular file by a path that the user gave, and nothing else: opening a pipe would wait
+/// for its other end for ever.
 pub(super) fn open_blocking(path: &Path) -> std::io::Result<std::fs::File> {
     regular(&std::fs::metadata(path)?)?;
     std::fs::File::open(path)

@@ -129,7 +129,7 @@ fn is(entry: &Descriptor, version: &Version) -> bool {
     }
 }
 
-/// The directory, held by this writer alone: other tasks and other processes wait.
+/// The exclusive lock on the directory: other tasks and other processes wait.
 struct Turn {
     _directory: std::fs::File,
 }
@@ -166,7 +166,7 @@ pub(super) async fn put(
     write(dir, &index).await
 }
 
-/// The entry of a manifest, in the place of those that it makes needless.
+/// Adds the entry of a manifest, and removes those that it replaces.
 pub(super) fn enter(index: &mut Index, version: &Version, manifest: &Manifest) {
     let digest = manifest.digest();
     let children: BTreeSet<_> = manifest

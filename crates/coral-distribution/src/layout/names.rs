@@ -33,7 +33,7 @@ pub(super) fn has_tag(entry: &Descriptor, tag: &str) -> bool {
     })
 }
 
-/// Whether one of the entry's names is this one as it stands.
+/// Whether one of the entry's names is exactly this one.
 pub(super) fn is_named(entry: &Descriptor, wanted: &str) -> bool {
     names(entry).any(|name| name == wanted)
 }

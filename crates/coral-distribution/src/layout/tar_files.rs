@@ -9,7 +9,7 @@ use crate::error::Problem;
 
 /// More files than any layout has.
 const MAX_ENTRIES: usize = 1_000_000;
-/// More than the head of one file has, with a long name and whatever else stands before it.
+/// An upper bound for the headers of one file, a long name and other extensions included.
 const MAX_HEAD: usize = 256 * 1024;
 /// Longer than the name of any file of a layout; others are passed over.
 const MAX_NAME: usize = 255;
@@ -106,7 +106,7 @@ impl TarFiles {
         self.found.len() + self.odd.len()
     }
 
-    /// Takes in one more entry of a tar of so many bytes.
+    /// Adds one more entry of a tar of this many bytes.
     fn take_in<R: Read>(
         &mut self,
         entry: &tar::Entry<'_, R>,

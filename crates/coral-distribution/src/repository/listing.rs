@@ -120,8 +120,8 @@ impl RepositoryClient {
     }
 }
 
-/// What came instead of a list of tags. JSON that ends too early may have been cut on the way;
-/// JSON of another shape, and pages for people, come again.
+/// The error for an answer that is not a list of tags. JSON that ends early may have been cut on
+/// the way. JSON of another shape and web pages would be the same at a retry.
 fn no_list(body: &[u8], is_page: bool, error: &serde_json::Error) -> Problem {
     if is_page {
         return Problem::Html;

@@ -15,11 +15,11 @@ use super::listing::Pages;
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, read_document, refusal};
 
-/// Times the tag is written before another writer is given way for good.
+/// How many times the tag is written before the client gives way to another writer.
 const MAX_ATTEMPTS: usize = 5;
 /// Pages of referrers of one manifest that are read.
 const MAX_PAGES: usize = 500;
-/// More referrers of one manifest than anybody has.
+/// Most referrers of one manifest that are read.
 const MAX_REFERRERS: usize = 100_000;
 /// Bytes of all pages of referrers of one manifest together.
 const MAX_REFERRERS_BYTES: usize = 64 * 1024 * 1024;
@@ -89,7 +89,7 @@ impl RepositoryClient {
             let index = Manifest::parse(body, Some(media_type::OCI_INDEX))
                 .map_err(|error| Error::new(&host, &asked, error))?;
             if subject.algorithm().digest(index.bytes()) == *subject {
-                // The registry has taken the question for one about the manifest itself.
+                // The registry has answered with the manifest itself.
                 return Ok(None);
             }
             found.extend(index.entries().map(essential));

@@ -13,8 +13,8 @@ use super::Pace;
 use crate::blob_stream::BlobStream;
 use crate::error::Error;
 
-/// Bytes a second at which a registry takes an upload in that has arrived: hashing, moving and
-/// syncing a large blob takes its time before the answer comes.
+/// Bytes per second at which a registry processes a received upload: hashing, moving and syncing a
+/// large blob takes time before the answer comes.
 const TAKING_IN: u64 = 20 * 1024 * 1024;
 
 /// The progress of a request's body.
@@ -66,8 +66,8 @@ impl Activity {
         })
     }
 
-    /// Waits for `future`; `None` when too little has moved for `limit`, or no answer has come
-    /// for as long as taking the body in may take.
+    /// Waits for `future`; `None` if too little has moved for `limit`, or no answer has come for as
+    /// long as the registry may need to process the body.
     pub(super) async fn guard<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
         let mut seen = self.taken();

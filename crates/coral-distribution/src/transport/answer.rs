@@ -41,7 +41,7 @@ pub(crate) fn is_html(response: &Response) -> bool {
         .is_some_and(|value| coral_image::media_type::essence(value) == "text/html")
 }
 
-/// What a body is that begins like a page of HTML or like XML, whatever its type says.
+/// Describes a body that begins like HTML or XML, whatever its type says.
 pub(crate) fn markup(body: &[u8]) -> Option<Problem> {
     let body = body
         .strip_prefix(b"\xef\xbb\xbf")
@@ -77,8 +77,8 @@ pub(crate) async fn read_document(response: Response, limit: usize) -> Result<By
     }
 }
 
-/// What a document is that came compressed, which was not asked for: it is not decoded, since its
-/// digest is that of other bytes.
+/// The error for a document that arrived compressed although that was not requested: it is not
+/// decoded, because its digest is that of other bytes.
 fn compressed(body: &[u8]) -> Option<Problem> {
     let kinds: [(&[u8], &str); 2] = [(&[0x1f, 0x8b], "gzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")];
     let (_, kind) = kinds.iter().find(|(magic, _)| body.starts_with(magic))?;

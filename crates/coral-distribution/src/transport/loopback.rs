@@ -99,7 +99,7 @@ impl Transport {
         {
             Ok(_) => return Some(Spoken::Tls),
             Err(error) if may_be_plain(&error) => {}
-            // Whatever else fails is told by the request that is about to be sent.
+            // Any other failure is reported by the request that is about to be sent.
             Err(_) => return None,
         }
         let _ = base.set_scheme("http");

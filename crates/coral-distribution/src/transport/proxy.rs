@@ -58,8 +58,8 @@ const VARIABLES: [[&str; 2]; 3] = [
     ["ALL_PROXY", "all_proxy"],
 ];
 
-/// A variable that names no proxy, although it was set to: who set it does not want requests to go
-/// past it.
+/// A variable that should name a proxy and does not: the person who set it does not want requests
+/// to bypass the proxy.
 fn malformed(value: impl Fn(&str) -> Option<OsString>) -> Option<&'static str> {
     let names_one = |value: &str| {
         let any = Uri::from_static("http://registry.example/");

@@ -1,4 +1,4 @@
-//! Which platforms of an index: one, or all that a pattern takes in.
+//! Which platforms of an index: one, or all that match a pattern.
 
 use std::fmt;
 use std::str::FromStr;

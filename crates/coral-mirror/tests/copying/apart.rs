@@ -82,7 +82,7 @@ async fn a_blob_that_the_source_has_not_is_not_mounted_from_anywhere() {
     }
 }
 
-/// Regression: the size that a manifest names was not held against what the source has.
+/// Regression: the size that a manifest names was not compared with the source.
 #[tokio::test]
 async fn a_blob_of_another_size_than_the_source_has_is_not_mounted_from_elsewhere() {
     let pair = Pair::start().await;

@@ -243,7 +243,8 @@ mod tests {
             ("anna:$apr1$x$y".to_owned(), "htpasswd -nB anna"),
             (format!("a:{high}"), "has cost 30"),
         ] {
-            // The only line, too: a user who was removed from the file must not stay in force.
+            // This also holds for the only line: a user who was removed from the file must not stay
+            // valid.
             let users = Htpasswd::parse(&text).unwrap();
             assert!(users.is_empty());
             let [warning] = &users.warnings()[..] else {
@@ -254,7 +255,7 @@ mod tests {
         }
     }
 
-    /// A line of `htpasswd` without `-B` kept a user in force whose line was removed with it.
+    /// A line of `htpasswd` without `-B` kept a user valid whose line was removed with it.
     #[test]
     fn an_odd_line_takes_no_login_from_others_and_is_told() {
         let other = HASH.replace("$05$", "$06$");

@@ -10,7 +10,7 @@ use super::error::{Code, Refusal};
 /// The least number of bytes per period: a line of a few kilobits per second is enough.
 const LEAST: usize = 32 * 1024;
 
-/// The bytes received lately. Only progress counts, not how long a body takes in all.
+/// The bytes received recently. Only progress counts, not the total time of a body.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// How long a client may take for the least number of bytes.

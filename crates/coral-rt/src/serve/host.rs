@@ -12,10 +12,10 @@ pub enum HostError {
     /// HTTP/1.1 and later require it.
     #[error("the request has no Host header")]
     Missing,
-    /// Which of them counts differs from program to program.
+    /// Programs differ in which of them they use.
     #[error("the request has more than one Host header")]
     Repeated,
-    /// It is no `HOST[:PORT]`.
+    /// It is not of the form `HOST[:PORT]`.
     #[error("the host that the request names is not HOST or HOST:PORT")]
     Malformed,
 }

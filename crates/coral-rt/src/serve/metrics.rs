@@ -129,7 +129,7 @@ mod tests {
             let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
             value.map(|value| value.parse::<i64>().unwrap())
         };
-        // Without TLS there is nothing that could end.
+        // Without TLS there is no certificate that could expire.
         assert_eq!(until_of(&text(&serving)), None);
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());

@@ -1,4 +1,5 @@
-//! JSON as no tool writes it, so that a manifest which was parsed and written again is found out.
+//! JSON formatted as no tool writes it, so that tests notice a manifest that was parsed and
+//! re-encoded.
 
 use std::io::{self, Write};
 

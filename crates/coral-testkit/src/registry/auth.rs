@@ -1,4 +1,4 @@
-//! Who may do what: nothing asked, Basic, or tokens from an endpoint of its own.
+//! Authentication: none, Basic, or tokens from the registry's own endpoint.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub enum Auth {
     Bearer(Bearer),
 }
 
-/// Tokens, and how short they live.
+/// Tokens, and how long they are valid.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bearer {
@@ -62,7 +62,7 @@ struct Issued {
     used: u32,
 }
 
-/// The tokens that are out.
+/// The tokens that were issued.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
     issued: BTreeMap<String, Issued>,

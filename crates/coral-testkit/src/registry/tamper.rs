@@ -1,4 +1,4 @@
-//! Effects made into answers, and applied to them.
+//! Turns effects into answers, and applies them to answers.
 
 use std::time::Duration;
 

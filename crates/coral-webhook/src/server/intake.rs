@@ -65,14 +65,14 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// Reads a body whole. The room should be held until the answer is made.
+    /// Reads a whole body. Hold the permit until the answer is made.
     pub(super) async fn read(
         &self,
         peer: Peer,
         body: Body,
     ) -> Result<(Bytes, ReviewPermit), Failure> {
         let mut chunks = body.into_data_stream();
-        // The first byte may take its time: nothing is held for it.
+        // The first byte may take any time, because no memory is held for it.
         let mut next = chunks.next().await;
         let client = self.client(network_of(peer.0));
         let mut permits = vec![turn(&client.reviews).await?];

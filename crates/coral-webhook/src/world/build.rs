@@ -76,9 +76,9 @@ impl World {
     }
 }
 
-/// The source and its copy, if it is complete and where it belongs. An image with a digest is
-/// complete, whatever its state says: a later look at an unreachable source fails, and the copy is
-/// there all the same.
+/// The source and its copy, if the copy is complete and in its right place. An image with a digest
+/// is complete, whatever its state is: a later check may fail because the source is unreachable,
+/// but the copy still exists.
 fn copy(
     mirror: &MirrorKey,
     registry: &str,

@@ -158,7 +158,7 @@ fn waits_for_room(mirror: &str, error: &str) -> (String, String) {
 
 const fn why_deleted(gone: bool) -> &'static str {
     if gone {
-        "its source has it no longer"
+        "gone at its source"
     } else {
         "no longer selected"
     }

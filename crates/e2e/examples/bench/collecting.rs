@@ -106,7 +106,8 @@ struct Figures {
 }
 
 impl Figures {
-    /// Asks for some seconds; the memory is looked at until so many collections have ended.
+    /// Sends requests for some seconds, and samples the memory until this many collections have
+    /// ended.
     fn look(&mut self, server: &mut Server, ends: u32) {
         let url = format!("http://{}/v2/{}/manifests/1", server.host(), repository(7));
         let (pid, is_over) = (server.pid(), AtomicBool::new(false));

@@ -17,7 +17,7 @@ const BLOBS: usize = 100_000;
 const BLOBS_OF_ONE: usize = 100;
 const BLOBS_OF_ONE_TAG: usize = 10;
 const TIMES: usize = 10;
-/// Blobs that one registry takes in before it is the other one's turn.
+/// Blobs that are pushed to one registry before it is the other one's turn.
 const SLICE: usize = 1000;
 const CLIENTS: usize = 16;
 const BLOB: usize = 4096;

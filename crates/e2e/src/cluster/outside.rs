@@ -25,7 +25,8 @@ const AFTER_THE_TESTS: &str = r#"read -r _; kill "$1"; rm -r "$2""#;
 /// The name of a registry's configuration in its folder.
 const CONFIGURATION: &str = "config.yml";
 
-/// A registry outside the cluster. Anybody may read and write, unless it was started for a user.
+/// A registry outside the cluster. Anonymous clients may read and write, unless it was started for
+/// a user.
 pub struct OutsideRegistry {
     kind: Kind,
     process: Process,

@@ -1,5 +1,5 @@
-//! The definitions of Coral's kinds on a real API server: accepted as they are, refusing what the
-//! reader of files refuses, and taking the files that people have.
+//! The definitions of Coral's kinds on a real API server: it accepts the definitions, refuses the
+//! objects that the reader of files refuses, and accepts the files that people have.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Outputs that are no image, or claim to be another one.
+//! Outputs that are not an image, or claim to be another one.
 
 use e2e::cluster::{Builds, Cluster};
 

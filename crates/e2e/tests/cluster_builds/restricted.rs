@@ -1,4 +1,4 @@
-//! Builds in a namespace that takes no pod with root.
+//! Builds in a namespace that admits no pod with root.
 
 use e2e::cluster::{Builds, Cluster, ready};
 

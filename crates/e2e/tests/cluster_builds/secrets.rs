@@ -1,4 +1,4 @@
-//! A build that looks for what it must not have.
+//! A build that searches for secrets that it must not have.
 
 use e2e::GitServer;
 use e2e::cluster::{Builds, Cluster, PUBLISHER};

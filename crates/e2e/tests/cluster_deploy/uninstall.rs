@@ -5,7 +5,7 @@ use e2e::cluster::{Cluster, PATIENCE, is_ready, names_of};
 /// A `hosts.toml` that was there before Coral, for a host that a route takes over.
 const FOREIGN: &str = "/etc/containerd/certs.d/routed.example/hosts.toml";
 
-/// A Registry, a route to it and a lock, in force on every node.
+/// A Registry, a route to it and a lock, all in effect on every node.
 fn put_in_force(cluster: &Cluster) {
     cluster.apply(
         "apiVersion: stvz.io/v1\nkind: Registry\nmetadata: {name: reg, namespace: coral-system}\n\

@@ -1,4 +1,4 @@
-//! A node that joins a cluster in which Coral works.
+//! A node that joins a cluster in which Coral is running.
 
 use e2e::cluster::{Cluster, PATIENCE, REGISTRY, is_ready};
 use e2e::until;

@@ -1,4 +1,4 @@
-//! Coral and images inside, made once for all tests of the file, and what the tests ask of them.
+//! Coral and images inside, set up once for all tests of the file, and helpers of the tests.
 
 use std::sync::OnceLock;
 

@@ -1,5 +1,5 @@
-//! Sources that are gone, mirrors that are in each other's way, and mirrors that mean nothing: each
-//! is reported on itself, and harms no other.
+//! Sources that are gone, mirrors that conflict, and mirrors that select nothing: each mirror
+//! reports its own problem and affects no other.
 
 use e2e::Kind;
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};

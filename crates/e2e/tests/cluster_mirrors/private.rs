@@ -1,4 +1,4 @@
-//! Credentials of sources, images that not everyone may read, and places that no mirror reads from.
+//! Credentials of sources, private images, and addresses that no mirror reads from.
 
 use e2e::cluster::Cluster;
 use e2e::cluster::{Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};

@@ -1,4 +1,4 @@
-//! Who reaches a Registry in a cluster, and what it cannot have there yet.
+//! Who reaches a Registry in a cluster, and which fields are not supported there yet.
 
 use e2e::Kind;
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};

@@ -1,4 +1,4 @@
-//! What restarts of the controller and of the Registry leave alone.
+//! What restarts of the controller and of the Registry do not change.
 
 use std::fs;
 use std::path::Path;

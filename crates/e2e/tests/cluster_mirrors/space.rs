@@ -1,4 +1,4 @@
-//! What a Registry stores, and what becomes of pushes and mirrors when it may store no more.
+//! What a Registry stores, and what happens to pushes and mirrors when it is full.
 
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
 use e2e::{Kind, Layout, scratch};

@@ -1,4 +1,4 @@
-//! Coral and a Registry, installed once for all tests of the stage, and what the tests ask of them.
+//! Coral and a Registry, installed once for all tests of the stage, and helpers of the tests.
 
 use std::sync::Once;
 

@@ -1,4 +1,4 @@
-//! What annotations ask for, and what a policy lets them.
+//! What annotations ask for, and what a policy allows.
 
 use e2e::cluster::{Cluster, Namespace, PATIENCE, REGISTRY, has_condition};
 use e2e::{image::GREETING, until};
@@ -411,7 +411,7 @@ fn of_two_policies_with_a_lock_the_other_one_says_so() {
         message.contains("InjectionPolicy \"cluster\" is in effect"),
         "{message}"
     );
-    // The lock in force is the first one's still.
+    // The lock of the first policy is still in effect.
     let namespace = stage.tenant("locked");
     let foreign = stage.create(&namespace, &pod("p", "quay.io/x:1"), &["--dry-run=server"]);
     let _ = foreign

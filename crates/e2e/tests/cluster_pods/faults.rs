@@ -1,4 +1,4 @@
-//! What is thrown at the parts, and each of them killed in the middle of its work.
+//! Faulty input for every component, and each component killed in the middle of its work.
 
 use std::fmt::Write as _;
 

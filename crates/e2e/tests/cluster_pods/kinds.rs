@@ -1,4 +1,4 @@
-//! What every object tells of itself: by its conditions, its events and its columns.
+//! What every object reports, by its conditions, its events and its columns.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What every part tells of itself, and that none of them is busy without a reason.
+//! What every component reports, and that none of them is busy without a reason.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What the tests of this file share: Coral installed once, and images inside.
+//! The setup that the tests of this file share: Coral installed once, and images inside.
 
 use std::sync::OnceLock;
 
@@ -52,7 +52,7 @@ impl<'a> Stage<'a> {
         cluster.wait_for_ready("default", "injectionpolicy", "cluster");
     }
 
-    /// A namespace that the mirror takes in.
+    /// A namespace that the mirror allows.
     pub(crate) fn tenant(&self, prefix: &str) -> Namespace<'a> {
         let namespace = self.cluster.namespace(prefix);
         let label = ["label", "namespace", namespace.name(), "tenant=true"];

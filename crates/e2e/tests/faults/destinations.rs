@@ -1,4 +1,4 @@
-//! Registries that take what is pushed in their own way, or do not.
+//! Registries that accept pushes in an unusual way, or not at all.
 
 use e2e::run;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Ports, folders and disks that cannot be had.
+//! Ports, folders and disks that cannot be used.
 
 use std::fs;
 use std::net::TcpListener;

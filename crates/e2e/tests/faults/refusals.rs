@@ -1,4 +1,4 @@
-//! Registries that say no, later, or nothing sensible.
+//! Registries that refuse, ask to wait, or give no sensible answer.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The fault registry as a process, and what the tests ask of it.
+//! The fault registry as a process, and helpers of the tests.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

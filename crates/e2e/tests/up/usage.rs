@@ -1,4 +1,4 @@
-//! What a process holds of the machine, followed over time.
+//! The resources that a process uses, followed over time.
 
 #![allow(dead_code, reason = "each test binary has its own use of the figures")]
 

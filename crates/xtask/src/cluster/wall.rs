@@ -1,8 +1,9 @@
 //! What the nodes may reach: a filter in each node, for its own packets and for those of its pods.
 //!
-//! Joined, that is every address of the cluster's range, so the bridge's address too, on which the
-//! outside of the tests listens. Cut, it is nodes, pods and Services, and the API server's port.
-//! Everything else is dropped and counted, also what would leave this machine.
+//! While joined, the nodes reach every address of the cluster's range. That includes the bridge's
+//! address, on which the outside of the tests listens. While cut off, they reach nodes, pods and
+//! Services, and the API server's port. All other packets are dropped and counted, also those that
+//! would leave this machine.
 
 use std::fs;
 use std::io::Write as _;

@@ -18,8 +18,8 @@ pub(crate) struct Entry {
     pub(crate) lines: String,
 }
 
-/// The page with new entries in place of older ones of the same stages, in the `order` of a run;
-/// stages that are no more are left out.
+/// The page with new entries in place of older ones of the same stages, in the `order` of a run.
+/// Stages that no longer exist are left out.
 pub(crate) fn renewed(before: &str, new: Vec<Entry>, order: &[String]) -> String {
     let mut entries = entries_in(before);
     entries.retain(|old| new.iter().all(|entry| entry.stage != old.stage));

@@ -1,4 +1,4 @@
-//! What is asked of a git repository, as the rules of the CRD ask it.
+//! Checks a git source, by the same rules as the CRD.
 
 use std::sync::LazyLock;
 

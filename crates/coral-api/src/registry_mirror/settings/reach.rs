@@ -5,7 +5,7 @@ use crate::problem::Problems;
 /// How a registry's host is reached: the same for the hosts of sources and the destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reach {
-    /// Whether plain HTTP is spoken.
+    /// Whether to use plain HTTP.
     pub plain_http: bool,
     /// Whether its certificate is verified.
     pub tls_verify: bool,

@@ -1,4 +1,4 @@
-//! What of which repositories is copied.
+//! Which repositories are copied, and what of each.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +30,8 @@ pub enum Referrers {
     Skip,
 }
 
-/// Reads the whole list; what can be used of it, with every problem noted. All of it lies below
-/// `prefix` at the destination.
+/// Reads the whole list. Returns the entries that can be used, and adds every problem. All of them
+/// are copied below `prefix` at the destination.
 pub(super) fn repositories(
     problems: &mut Problems,
     repositories: &[MirrorRepository],
@@ -60,8 +60,8 @@ pub(super) fn repositories(
     settings.into_iter().flatten().collect()
 }
 
-/// One repository may stand in the list more than once, but one place at the destination cannot
-/// hold two different selections of platforms: they would overwrite each other for ever.
+/// A repository may be listed more than once, but one name at the destination cannot hold two
+/// different selections of platforms: they would overwrite each other for ever.
 fn conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
     let mut first: BTreeMap<&Repository, (usize, &RepositorySettings)> = BTreeMap::new();
     for (i, repository) in settings.iter().enumerate() {
@@ -84,7 +84,8 @@ fn conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
     }
 }
 
-/// A host is reached in one way: its certificate cannot be verified for one repository only.
+/// All repositories of a host use the same connection options: its certificate cannot be verified
+/// for one repository only.
 fn reach_conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
     let mut first: BTreeMap<&Host, (usize, &Reach)> = BTreeMap::new();
     let usual = Reach::default();
@@ -211,7 +212,7 @@ fn repository_name(problems: &mut Problems, path: &str, name: &str) -> Option<Re
     None
 }
 
-/// Parses the elements of a list; each that is wrong, or there twice, is a problem of its own.
+/// Parses the elements of a list; each invalid or repeated element is a problem of its own.
 fn listed<T: Ord + Clone, E: std::error::Error>(
     problems: &mut Problems,
     path: &str,

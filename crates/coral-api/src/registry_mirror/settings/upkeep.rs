@@ -14,7 +14,7 @@ const DEFAULT_VERIFY: Duration = Duration::from_hours(24);
 const MIN_BANDWIDTH: u64 = 64_000;
 const MAX_COPIES: u32 = 100;
 
-/// How a blob at the destination is looked at.
+/// How a blob at the destination is checked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum VerifyBy {
     /// One HEAD: it is there, with the size that the manifest says.
@@ -27,9 +27,9 @@ pub enum VerifyBy {
 /// How blobs at the destination are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VerifySettings {
-    /// How often each image has its turn.
+    /// How often each image is verified.
     pub every: Duration,
-    /// How a blob is looked at.
+    /// How a blob is checked.
     pub by: VerifyBy,
 }
 
@@ -38,9 +38,9 @@ pub struct VerifySettings {
 pub struct PruneSettings {
     /// Tags that are never deleted.
     pub keep: TagPatterns,
-    /// Whether it is only said what would be deleted.
+    /// Dry run: deletions are reported and not made.
     pub dry_run: bool,
-    /// Whether tags that their source has no longer are deleted, too.
+    /// Whether tags are deleted, too, that no longer exist at their source.
     pub delete_gone: bool,
 }
 
@@ -59,7 +59,7 @@ pub enum Drift {
 /// How much a mirror may do at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MirrorLimitSettings {
-    /// Bytes of blobs a second.
+    /// Bytes of blobs per second.
     pub bandwidth: Option<u64>,
     /// Images copied at the same time.
     pub copies: Option<usize>,

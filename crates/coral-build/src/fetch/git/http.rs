@@ -49,8 +49,8 @@ pub(super) fn client(ca_pem: Option<Vec<u8>>) -> Result<Client, GitError> {
     builder.build().map_err(failed)
 }
 
-/// Follows redirects, but for those that give up TLS. The client leaves credentials out of requests to
-/// another host.
+/// Follows redirects, except those from HTTPS to HTTP. The client leaves credentials out of requests
+/// to another host.
 fn redirect(attempt: Attempt<'_>) -> Action {
     let gives_up_tls = attempt.url().scheme() == "http"
         && attempt.previous().iter().any(|url| url.scheme() == "https");

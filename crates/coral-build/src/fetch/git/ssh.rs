@@ -45,7 +45,7 @@ const HOST_KEYS: [Algorithm; 4] = [
     },
 ];
 
-/// What is said of a server that lets those times pass.
+/// The message about a server that does not answer within these times.
 const SILENT: &str = "it does not answer in time";
 
 /// A session and the channel of the command that runs in it.

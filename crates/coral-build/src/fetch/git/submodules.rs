@@ -1,8 +1,8 @@
 //! Submodules: other repositories whose commits a repository names.
 //!
-//! A repository is a stranger's, and so is its `.gitmodules`: it leads to `https://` and to the server
-//! of the repository only, over SSH as well if the repository itself is there and as its user, to so many
-//! repositories and so deep. The credential is for the repository's own server.
+//! A repository is untrusted, and so is its `.gitmodules`. Submodules are fetched only over `https://`,
+//! or from the repository's own server: over SSH only if the repository itself is fetched so, and as the
+//! same user. Their number and depth are limited. Only the repository's own server gets the credential.
 
 use std::path::{Path, PathBuf};
 
@@ -204,7 +204,7 @@ mod tests {
                 refused("ssh://h:2222/x.git", base),
                 Refused::OtherSsh
             ));
-            // A stranger's file does not choose the user that the key is shown for.
+            // An untrusted file must not choose the user that the key is offered for.
             assert!(matches!(
                 refused("ssh://root@h/lib", base),
                 Refused::OtherSsh

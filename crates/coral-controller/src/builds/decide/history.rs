@@ -11,7 +11,7 @@ use crate::ObjectKey;
 use crate::builds::{names, outcome};
 
 impl Deciding<'_> {
-    /// Deletes the oldest Jobs beyond those that are kept. That of the present run always stays.
+    /// Deletes the oldest Jobs beyond those that are kept. The Job of the current run is always kept.
     pub(super) fn forget_history(&mut self, phase: Option<BuildPhase>) {
         let (kept_succeeded, kept_failed) = self.seen.build.spec.kept_runs();
         let others = self.seen.jobs.iter();
@@ -35,8 +35,8 @@ impl Deciding<'_> {
     }
 }
 
-/// Whether a Job will not run any more. One that is suspended after it ran was cancelled; one that
-/// never ran has the condition `Suspended` as well, and is no run.
+/// Whether a Job will not run any more. A Job that is suspended after it ran was cancelled. A Job that
+/// never ran has the condition `Suspended` as well, and does not count as a run.
 pub(in crate::builds) fn has_job_ended(job: &Job) -> bool {
     has_job_ended_by_itself(job) || (is_suspended(job) && names::was_let_run(job))
 }

@@ -12,7 +12,7 @@ use crate::builds::names::is_like_a_host;
 use crate::builds::reason;
 use crate::permission::Rights;
 
-/// The label by which a namespace says which pods it takes.
+/// The label by which a namespace says which pods it admits.
 pub(super) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 /// Pause before another look at a build that waits for an object that no watch covers.
 const SOON: Duration = Duration::from_secs(10);
@@ -104,7 +104,7 @@ pub(super) fn not_granted(namespace: &str) -> String {
     )
 }
 
-/// Whether a Job's owner is an ImageBuild, whichever.
+/// Whether a Job's owner is an ImageBuild, whichever one.
 fn is_of_a_build(job: &Job) -> bool {
     let mut owners = job.metadata.owner_references.iter().flatten();
     owners.any(|owner| owner.kind == coral_api::names::kind::IMAGE_BUILD)

@@ -1,4 +1,4 @@
-//! When the Registry is told that every pod may pull what is built.
+//! When the Registry is told that every pod may pull the built image.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::builds::reason;
 const UNTIL_PUBLIC: Duration = Duration::from_mins(1);
 
 impl Deciding<'_> {
-    /// Every pod may pull what was pushed inside, before the status says that it is there. The
-    /// Registry is told while the image is built, since it can take a minute until it has the list,
-    /// and again when the push is next, should the record have been changed meanwhile. It is waited
-    /// for at the end, for a bounded time: it may be down by then.
+    /// Makes the image public before the status says that it is pushed. The Registry is told while the
+    /// image is being built, because it can take a minute until it has loaded the list, and again
+    /// before the push, in case the record was changed meanwhile. At the end the run waits for the
+    /// Registry's confirmation, for a bounded time, because the Registry may be down by then.
     pub(super) fn publish(&mut self, settings: &BuildSettings, come: &mut Come) {
         let has_ended = come.standing.phase.is_final() && come.reports.digest.is_some();
         let said = self.status().and_then(|it| it.phase);
@@ -49,7 +49,7 @@ impl Deciding<'_> {
                 ..Standing::new(BuildPhase::Pushing, reason::PUBLISHING, says)
             };
         } else {
-            // The end of a run is said once: the Registry may load the list later.
+            // The end of a run is reported once: the Registry may load the list later.
             come.standing.says.push_str(
                 ", but its Registry did not confirm within a minute that every pod may pull it: \
                  the Registry \

@@ -1,4 +1,4 @@
-//! What a run needs that has a Job.
+//! Decides what a run with a Job needs next.
 
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl Deciding<'_> {
         come
     }
 
-    /// Lets a Job run whose pod is as it was asked for.
+    /// Starts a Job if its pod is stored as it was requested.
     fn start(&mut self, job: &Arc<Job>, settings: &BuildSettings) -> Standing {
         let seen = self.seen;
         let wants_host = seen
@@ -89,7 +89,7 @@ impl Deciding<'_> {
         Standing::new(BuildPhase::Pending, reason::RUNNING, "the Job begins")
     }
 
-    /// The run has begun, and its Job is not to be seen.
+    /// The state of a run that has begun and whose Job is missing or cannot be read.
     pub(super) fn job_is_not_there(&self) -> Option<Come> {
         let status = self.status()?;
         let (phase, reason, says) = match self.seen.rights {

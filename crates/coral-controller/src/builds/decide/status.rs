@@ -1,4 +1,4 @@
-//! What the status says of a decision.
+//! The status that follows from a decision.
 
 use coral_api::conditions::{self, ConditionUpdate, Truth, cut, kind};
 use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus};
@@ -13,8 +13,8 @@ use crate::builds::reason;
 const MAX_MESSAGE: usize = 2048;
 
 impl Deciding<'_> {
-    /// Since when the run waits for a slot. It keeps its turn when it waits for something else in
-    /// between, or when its spec is changed; one that is suspended has no turn to keep.
+    /// Since when the run waits for a slot. It keeps its place in the queue when it waits for something
+    /// else in between, or when its spec is changed. A suspended build gives its place up.
     fn note_queue(&self, conditions: &mut Vec<Condition>, come: &Come) {
         let standing = &come.standing;
         let has_turn = come.job.is_none() && !standing.phase.is_final();
@@ -59,7 +59,7 @@ impl Deciding<'_> {
         ImageBuildStatus {
             observed_generation: generation,
             phase: Some(standing.phase),
-            // A run that has not begun is none yet: what waits may still change.
+            // No run is recorded before it begins: the spec of a waiting build may still change.
             run: (come.job.is_some() || standing.phase.is_final()).then(|| self.key.to_owned()),
             job: come.job.clone(),
             digest: reports.digest,
@@ -75,7 +75,7 @@ impl Deciding<'_> {
     }
 }
 
-/// What the status says when a request was refused: that the run is as far as it was before.
+/// The status after a refused request: the run is as far as it was before.
 pub(in crate::builds) fn troubled(
     build: &ImageBuild,
     says: &str,

@@ -1,4 +1,5 @@
-//! What the pod of a run has for its source: each kind of source has one arm in each function.
+//! The parts of a run's pod that depend on the source. Each kind of source has one arm in each
+//! function.
 
 use coral_api::image_build::SourceSettings;
 use coral_build::contract::{GitSource, ImageSource, PathSource, SourceKind, StreamSource, path};
@@ -14,7 +15,7 @@ const CREDENTIAL: &str = "source-credential";
 const INPUT: &str = "input";
 
 impl Run<'_> {
-    /// What the steps are told about the source.
+    /// The description of the source for the steps.
     pub(super) fn source_kind(&self) -> SourceKind {
         match &self.settings.source {
             SourceSettings::Git(git) => SourceKind::Git(GitSource {
@@ -34,8 +35,8 @@ impl Run<'_> {
         }
     }
 
-    /// The volume of the source or of its credential. The Secret or ConfigMap is optional: the step
-    /// says that it is missing, where the pod would only wait for it.
+    /// The volume of the source or of its credential. The Secret or ConfigMap is optional, so that the
+    /// step reports a missing one. Otherwise the pod would wait for it in silence.
     pub(super) fn source_volume(&self) -> Option<Value> {
         match &self.settings.source {
             SourceSettings::Git(git) => {
@@ -58,7 +59,7 @@ impl Run<'_> {
         }
     }
 
-    /// Where the step `fetch` has that volume.
+    /// Where that volume is mounted in the step `fetch`.
     pub(super) fn source_mount(&self) -> Option<Value> {
         let (volume, path) = match &self.settings.source {
             SourceSettings::Git(git) => {

@@ -1,4 +1,4 @@
-//! What a pod says of its steps.
+//! The state of the steps, read from a pod.
 
 use coral_build::contract::Step;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ pub(super) fn current_step(pod: &Pod) -> Option<Step> {
     None
 }
 
-/// Why a container waits, if it does for a reason that a person can do something about.
+/// Why a container waits, if it waits for something that a person can change.
 pub(super) fn waiting(pod: &Pod) -> Option<(&'static str, String)> {
     for step in Step::ALL {
         let state = container(pod, step).and_then(|it| it.state.as_ref());
@@ -102,7 +102,7 @@ pub(super) fn failed_step(pod: &Pod) -> Option<(Step, &ContainerStateTerminated)
     ended.find(|(_, it)| it.exit_code != 0)
 }
 
-/// When the last of the steps ended that did.
+/// When the last step that has ended did so.
 pub(super) fn last_end(pod: &Pod) -> Option<Timestamp> {
     let ends = Step::ALL
         .into_iter()

@@ -13,7 +13,7 @@ use crate::results::Told;
 /// Bytes of the message of an output.
 const MAX_OUTPUT_MESSAGE: usize = 1024;
 
-/// What the steps reported, as far as they ended.
+/// The reports of the steps that have ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::builds) struct Reports {
     pub(in crate::builds) source: Option<BuiltSource>,
@@ -76,8 +76,8 @@ struct Exact {
     push: Option<u64>,
 }
 
-/// How long the steps took: those of Coral as they measured it, and the user's container as the node
-/// says it, in whole seconds.
+/// How long the steps took: Coral's own steps as they measured it, and the user's container as the node
+/// reports it, in whole seconds.
 fn durations(pod: &Pod, exact: Exact) -> Option<BuildDurations> {
     let took = |step| {
         let ended = terminated(pod, step)?;
@@ -95,7 +95,7 @@ fn durations(pod: &Pod, exact: Exact) -> Option<BuildDurations> {
     (durations != BuildDurations::default()).then_some(durations)
 }
 
-/// `0.4s`, `9.9s`; from ten seconds on in whole ones.
+/// `0.4s`, `9.9s`; whole seconds from ten on.
 fn tenths(milliseconds: u64) -> String {
     match milliseconds / 100 {
         tenths @ 0..100 => format!("{}.{}s", tenths / 10, tenths % 10),

@@ -1,4 +1,4 @@
-//! What a step wrote, as it may be shown.
+//! The output of a step in a form that is safe to show.
 
 use std::sync::LazyLock;
 
@@ -9,8 +9,8 @@ use regex::Regex;
 /// Bytes of `status.message`.
 const MAX_MESSAGE: usize = 2048;
 
-/// The last lines of a step, without what looks like a credential. The report of a push that was killed
-/// is none.
+/// The last lines of a step, without text that looks like a credential. The report of a push that was
+/// killed does not count as output.
 pub(super) fn lines(ended: &ContainerStateTerminated) -> Option<String> {
     let message = ended.message.as_deref().unwrap_or_default();
     if serde_json::from_str::<PushReport>(message).is_ok() {
@@ -21,8 +21,8 @@ pub(super) fn lines(ended: &ContainerStateTerminated) -> Option<String> {
     (!lines.is_empty()).then_some(lines)
 }
 
-/// Text without what looks like a credential, since a step's output is shown to all users who may read the
-/// object, and without control characters, since it is shown on terminals.
+/// Removes text that looks like a credential, because a step's output is shown to all users who may read
+/// the object, and control characters, because it is shown on terminals.
 pub(super) fn masked(text: &str) -> String {
     static SECRETS: LazyLock<[(Regex, &str); 3]> = LazyLock::new(|| {
         let compiled = |pattern| Regex::new(pattern).expect("a fixed pattern");

@@ -18,11 +18,11 @@ use crate::builds::namespaces::Workload;
 /// stays for as long as the node does.
 const OVERDUE: Duration = Duration::from_mins(1);
 
-/// How much is left in each namespace.
+/// How many such runs there are in each namespace.
 #[derive(Debug, Default)]
 pub(super) struct LingeringRuns {
     pub(super) by_namespace: BTreeMap<String, usize>,
-    /// When one of them counts no longer though nothing changes.
+    /// When the next of them ceases to count, without a change.
     pub(super) next: Option<Timestamp>,
 }
 
@@ -56,7 +56,7 @@ impl LingeringRuns {
         left
     }
 
-    /// Whether something of a pod runs, as far as is known.
+    /// Whether something of a pod still runs, as far as is known.
     fn is_running(&mut self, pod: &Pod, has_ended: impl Fn(&Pod) -> bool, now: Timestamp) -> bool {
         if has_ended(pod) {
             return false;

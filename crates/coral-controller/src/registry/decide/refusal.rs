@@ -12,7 +12,7 @@ use crate::registry::outlook::ConditionValue;
 /// Longest name of a Registry: a StatefulSet's pods get labels with longer ones.
 const LONGEST_NAME: usize = 50;
 
-/// What is wrong with the object itself.
+/// Why the object itself is invalid.
 pub(super) fn refusal(registry: &Registry) -> Option<ConditionValue> {
     let name = registry.name_any();
     if !is_label(&name) {

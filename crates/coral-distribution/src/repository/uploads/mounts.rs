@@ -27,7 +27,7 @@ impl ThrottledMounts {
         }
     }
 
-    /// Whether the mount was put off the time before. It is told once.
+    /// Whether the mount was put off the time before. It returns `true` once.
     pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> bool {
         let mut noted = self.noted();
         !noted.is_empty() && noted.remove(&(repository.clone(), *digest))
@@ -49,8 +49,8 @@ pub(super) fn upload_may_help(error: &Error) -> bool {
     )
 }
 
-/// Holds the answer that a blob is there now against what was asked for: a blob that is believed to be
-/// there is not sent.
+/// Checks an answer which says that the blob exists: only a mount may get it, and it must not name
+/// another digest. The blob is not sent after it.
 pub(super) fn check_mounted(
     response: &Response,
     digest: &Digest,

@@ -52,8 +52,8 @@ impl RepositoryClient {
         None
     }
 
-    /// The address of an upload, without scheme and host where these are the registry's own: it may
-    /// have others when it is gone on with.
+    /// The address of an upload, without scheme and host if these are the registry's own: they may
+    /// differ when the upload is resumed.
     fn relative(&self, location: &Url) -> String {
         let is_own = |own: Url| location::same_origin(&own, location);
         if self.origin().is_ok_and(is_own) {

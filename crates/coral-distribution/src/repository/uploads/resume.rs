@@ -33,8 +33,8 @@ impl RegistryUpload {
         Err(failed)
     }
 
-    /// What the registry holds against the digest itself is not hashed here too. Where it says
-    /// that the bytes are wrong, they are sent once more, hashed: that tells who is to blame.
+    /// Bytes that the registry compares with the digest itself are not hashed here too. If it says
+    /// that they are wrong, they are sent once more and hashed: that shows which side is to blame.
     async fn try_to_put(&mut self, source: &BlobSource) -> Result<(), BlobPushError> {
         if !self.verifies {
             return self.put_whole(source, Check::Digest).await;
@@ -85,7 +85,8 @@ impl RegistryUpload {
                     self.end();
                     return Ok(());
                 }
-                // What cut the upload says more than what came of asking about it.
+                // The error that interrupted the upload says more than that of the request about
+                // its progress.
                 Err(_) => return Err(BlobPushError::Destination(failed)),
             };
         }

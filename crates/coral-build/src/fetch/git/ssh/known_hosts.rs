@@ -136,7 +136,7 @@ impl Hosts {
         Some(Self::Hashed { salt, hash })
     }
 
-    /// Whether a server is meant, as [`super::SshAddress::server`] writes it.
+    /// Whether the line is for a server, written as by [`super::SshAddress::server`].
     fn has(&self, server: &str) -> bool {
         match self {
             Self::Patterns(patterns) => {
@@ -156,7 +156,7 @@ impl Hosts {
     }
 }
 
-/// Whether a text is what a pattern with `*` and `?` means.
+/// Whether a text matches a pattern with `*` and `?`.
 fn is_match(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
