@@ -167,7 +167,7 @@ fn what_is_no_archive_is_said_to_be_none() {
     for (name, said) in [
         ("no.tar", "not a tar"),
         ("empty.tar", "no index.json"),
-        ("gone.tar", "nothing is there"),
+        ("gone.tar", "there is nothing under this name"),
     ] {
         let words = ["copy", &archive(home.path(), name), "oci:out:1"];
         let _ = run(&mut command(home.path(), &words))
