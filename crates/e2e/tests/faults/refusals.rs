@@ -45,7 +45,7 @@ fn what_is_done_once_does_not_wait_for_an_hour_and_says_when_to_come_back() {
     mirror.args(["--registry", &pair.destination.host]);
     mirror.args(["--plain-http", &pair.source.host]);
     let begun = Instant::now();
-    let finished = run(&mut mirror).exited(1).saying("come back in");
+    let finished = run(&mut mirror).exited(1).saying("asks to wait for");
     says_one_of(&finished, &["60 minutes", "1 hour"]);
     let took = begun.elapsed();
     // Far below the ten minutes, four times, that it once was.
