@@ -1,5 +1,5 @@
 //! References, digests, tags, platforms, manifests and tag selection: pure values. Also
-//! [`error_chain`], which every crate writes its errors with.
+//! [`error_chain()`], which every crate writes its errors with.
 //!
 //! Nothing here does I/O, reads a clock or knows about HTTP or Kubernetes. What comes from outside
 //! is turned into a validated value once, by the `parse` function of its type; everything after
