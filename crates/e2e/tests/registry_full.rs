@@ -113,7 +113,7 @@ fn a_folder_that_cannot_be_the_storage_is_refused_in_one_line() {
     let _running = Server::start(&used);
     for (storage, word) in [
         (file.join("store"), "file/store"),
-        (own, "not empty"),
+        (own, "is neither empty nor"),
         (used, "in use"),
     ] {
         let finished = run(coral().args(arguments(&storage)));

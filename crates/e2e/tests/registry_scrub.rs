@@ -117,7 +117,7 @@ fn the_command_says_what_is_damaged_and_moves_it_aside_unless_it_is_a_dry_run() 
     assert!(!file.exists());
     let again = scrub(&storage, &[]).exited(1);
     let again = again.saying(&format!("missing: {digest} of "));
-    let _ = again.saying("1 is damaged and not back");
+    let _ = again.saying("1 is damaged and not restored");
 
     let registry = Server::start(&storage);
     let mut wire = Wire::connect(&registry.address).expect("it listens");
