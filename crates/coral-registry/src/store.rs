@@ -4,6 +4,7 @@ mod chain;
 mod collection;
 mod error;
 mod file;
+mod fill;
 mod referrers;
 mod scrub;
 mod space;
@@ -28,6 +29,7 @@ pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{OpenError, PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};
 pub(crate) use file::{TakeError, Transferred};
+pub(crate) use fill::Fill;
 pub use referrers::{ReferrersPage, ReferrersQuery};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
@@ -373,6 +375,10 @@ pub trait UploadWriter: Send {
     /// Appends a batch. On an error, what was appended before is kept; but if the storage is full,
     /// everything that this writer appended is removed.
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>>;
+
+    /// Opens the file that bytes are appended to, so that they can be read while more arrive. What
+    /// was appended is in it when [`Self::append`] returns. It stays readable after the commit.
+    fn reader(&mut self) -> BoxFuture<'_, Result<Arc<File>, UploadError>>;
 
     /// Publishes the upload as a blob of its repository. If the digest is wrong, the upload is
     /// deleted.

@@ -129,6 +129,15 @@ impl UploadWriter for FileUpload {
         })
     }
 
+    fn reader(&mut self) -> BoxFuture<'_, Result<Arc<File>, UploadError>> {
+        let open = |held: &mut Held| {
+            let path = &held.session.data;
+            let file = File::open(path).map_err(|error| StoreError::io("open", path, error))?;
+            Ok(Arc::new(file))
+        };
+        Box::pin(self.work(open))
+    }
+
     fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
         Box::pin(async move {
             self.hashed().await?;
