@@ -396,7 +396,15 @@ async fn answer_routed(
         client_name,
     };
     match dispatch(context, mapped, &head, body).await {
-        Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => Err(miss()),
+        // Forbidden by a source that is pulled through: the client may have a credential for it.
+        Err(refusal)
+            if matches!(
+                refusal.status(),
+                StatusCode::NOT_FOUND | StatusCode::FORBIDDEN
+            ) =>
+        {
+            Err(miss())
+        }
         answered => answered,
     }
 }

@@ -52,8 +52,9 @@ pub use serve::serve;
 pub use settings::{CollectionSettings, Limits, ScrubSettings, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, BlobReader, Bound, Collected, CollectionRules, Damage, Disk,
-    FileStore, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page, PageQuery,
-    PutManifestError, ReadOnlySource, ReferrersPage, ReferrersQuery, RepositoryBytes, RoundEnd,
-    ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
-    StoredManifest, Transfer, UploadError, UploadId, UploadWriter, first_names, open_store,
+    FileStore, GrowingFile, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page,
+    PageQuery, PutManifestError, ReadOnlySource, ReferrersPage, ReferrersQuery, RepositoryBytes,
+    RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store,
+    StoreError, StoredManifest, Transfer, UploadError, UploadId, UploadWriter, first_names,
+    open_store,
 };

@@ -30,6 +30,7 @@ pub use error::{OpenError, PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};
 pub(crate) use file::{TakeError, Transferred};
 pub(crate) use fill::Fill;
+pub use fill::GrowingFile;
 pub use referrers::{ReferrersPage, ReferrersQuery};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
@@ -84,7 +85,9 @@ pub enum BlobContent {
     File(Arc<File>),
     /// A file that another program may write to: its bytes are copied, never mapped.
     Foreign(Arc<File>),
-    /// Not a local file: an object elsewhere, or content that is still arriving.
+    /// A file that a download appends to while it is read.
+    Growing(GrowingFile),
+    /// Not a local file, such as an object elsewhere.
     Stream(Arc<dyn BlobReader>),
 }
 

@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::download::Download;
+pub use self::download::GrowingFile;
 use self::flights::Flights;
 use self::lookups::Lookups;
 use self::pending::Pending;
@@ -358,9 +359,9 @@ impl Fill {
         let download = self.0.download(repository, blob.clone(), upstream.clone());
         self.0.complete_images_with(repository, digest);
         match download.begun().await {
-            Ok(arriving) => Ok(Some(BlobHandle {
+            Ok(growing) => Ok(Some(BlobHandle {
                 size,
-                content: BlobContent::Stream(arriving),
+                content: BlobContent::Growing(growing),
             })),
             Err(Failure::NoRoom) => Ok(Some(passed_through(upstream, blob))),
             Err(Failure::Upstream(error)) if error.is_absence() => Ok(None),

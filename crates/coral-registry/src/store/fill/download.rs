@@ -1,25 +1,17 @@
-//! The download of one blob into the store, and the readers of the file that it grows.
+//! The download of one blob into the store, and the file that it grows.
 
 use std::fs::File;
-use std::ops::Range;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coral_image::{Descriptor, Digest, RepositoryPath};
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
 use tokio::sync::watch;
 
 use super::Failure;
-use crate::store::{BlobReader, StoreError};
-
-/// How many bytes a reader takes at once.
-const PIECE: u64 = 512 * 1024;
+use crate::store::StoreError;
 
 /// How far a download is.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Progress {
+struct Progress {
     /// The file with the bytes; absent until the download has begun.
     file: Option<Arc<File>>,
     /// How many of the bytes are in the file.
@@ -114,7 +106,7 @@ impl Download {
     }
 
     /// Waits until the first byte can be sent, or all of an empty blob. Then returns a reader.
-    pub(super) async fn begun(&self) -> Result<Arc<Arriving>, Failure> {
+    pub(super) async fn begun(&self) -> Result<GrowingFile, Failure> {
         let mut progress = self.progress.subscribe();
         let has_begun = |progress: &Progress| {
             progress.readable() > 0 || progress.is_verified || progress.end.is_some()
@@ -126,67 +118,41 @@ impl Download {
         if let Some(failure) = now.failure() {
             return Err(failure.clone());
         }
-        Ok(Arc::new(Arriving { progress }))
+        let file = now.file.ok_or(Failure::Stopped)?;
+        Ok(GrowingFile { file, progress })
     }
 }
 
-/// Reads a blob while its bytes arrive.
-#[derive(Debug)]
-pub(super) struct Arriving {
+/// A file that grows while it is read. Bytes that may be read once never change.
+#[derive(Debug, Clone)]
+pub struct GrowingFile {
+    file: Arc<File>,
     progress: watch::Receiver<Progress>,
 }
 
-impl BlobReader for Arriving {
-    fn read(&self, range: Range<u64>) -> BoxStream<'static, Result<Bytes, StoreError>> {
-        let reading = (self.progress.clone(), range);
-        stream::try_unfold(reading, |(mut progress, rest)| async move {
-            if rest.is_empty() {
-                return Ok(None);
-            }
-            let bytes = next_piece(&mut progress, &rest).await?;
-            let rest = rest.start + bytes.len() as u64..rest.end;
-            Ok(Some((bytes, (progress, rest))))
-        })
-        .boxed()
+impl GrowingFile {
+    /// The file; its content counts only as far as [`Self::readable_beyond`] says.
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
     }
-}
 
-async fn next_piece(
-    progress: &mut watch::Receiver<Progress>,
-    rest: &Range<u64>,
-) -> Result<Bytes, StoreError> {
-    let can_go_on =
-        |progress: &Progress| progress.readable() > rest.start || progress.end.is_some();
-    let (file, readable) = match progress.wait_for(can_go_on).await {
-        Ok(now) => {
-            if now.readable() <= rest.start {
-                let failure = now.failure().cloned().unwrap_or(Failure::Stopped);
-                return Err(failure.into());
-            }
-            (now.file.clone(), now.readable())
+    /// Waits until more than `offset` bytes may be read, and returns how many.
+    pub(crate) async fn readable_beyond(mut self, offset: u64) -> Result<u64, StoreError> {
+        let can_go_on =
+            |progress: &Progress| progress.readable() > offset || progress.end.is_some();
+        match self.progress.wait_for(can_go_on).await {
+            Ok(now) if now.readable() > offset => Ok(now.readable()),
+            Ok(now) => Err(now.failure().cloned().unwrap_or(Failure::Stopped).into()),
+            Err(_) => Err(Failure::Stopped.into()),
         }
-        Err(_) => return Err(Failure::Stopped.into()),
-    };
-    let file = file.ok_or(Failure::Stopped)?;
-    let (start, end) = (rest.start, rest.end.min(readable).min(rest.start + PIECE));
-    let read = tokio::task::spawn_blocking(move || {
-        let length = usize::try_from(end - start).unwrap_or(usize::MAX);
-        let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, start).map(|()| bytes)
-    });
-    let read = read.await.map_err(|_| StoreError::Closed)?;
-    let bytes = read.map_err(|error| StoreError::Other {
-        action: "read a blob that is being fetched".to_owned(),
-        source: error.into(),
-    })?;
-    Ok(bytes.into())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
-    use futures::{FutureExt as _, TryStreamExt as _};
+    use futures::FutureExt as _;
 
     use super::*;
 
@@ -200,46 +166,49 @@ mod tests {
         (download, file)
     }
 
-    async fn all(stream: BoxStream<'static, Result<Bytes, StoreError>>) -> Vec<u8> {
-        let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
-        pieces.concat()
-    }
-
     #[tokio::test]
-    async fn readers_get_bytes_as_they_arrive_and_the_last_one_after_the_check() {
+    async fn bytes_may_be_read_as_they_arrive_and_the_last_one_after_the_check() {
         let (download, mut file) = download(b"content");
         assert!(download.begun().now_or_never().is_none());
         file.write_all(b"cont").unwrap();
         download.has(4);
-        let reader = download.begun().await.unwrap();
-        let mut stream = reader.read(0..7);
-        assert_eq!(stream.next().await.unwrap().unwrap(), "con");
+        let growing = download.begun().await.unwrap();
+        let beyond = |offset| growing.clone().readable_beyond(offset);
+        assert_eq!(beyond(0).await.unwrap(), 3);
+        assert!(beyond(3).now_or_never().is_none());
         file.write_all(b"ent").unwrap();
         download.has(7);
-        assert_eq!(stream.next().await.unwrap().unwrap(), "ten");
-        assert!(stream.next().now_or_never().is_none());
+        assert_eq!(beyond(3).await.unwrap(), 6);
+        assert!(beyond(6).now_or_never().is_none());
         download.verified();
-        assert_eq!(all(stream).await, b"t");
-        // Another reader, of a range.
-        assert_eq!(all(reader.read(2..5)).await, b"nte");
+        assert_eq!(beyond(6).await.unwrap(), 7);
         download.ended(Ok(()));
         download.stored().await.unwrap();
-        assert_eq!(all(reader.read(0..7)).await, b"content");
+        assert_eq!(beyond(0).await.unwrap(), 7);
     }
 
     #[tokio::test]
-    async fn a_failure_cuts_readers_off_and_is_told_to_those_who_have_nothing_yet() {
-        let (download, mut file) = download(b"content");
-        file.write_all(b"conten!").unwrap();
+    async fn a_failure_is_told_to_readers_that_wait_and_to_those_who_have_nothing_yet() {
+        let (download, _file) = download(b"content");
         download.has(7);
-        let reader = download.begun().await.unwrap();
-        let mut stream = reader.read(0..7);
-        assert_eq!(stream.next().await.unwrap().unwrap(), "conten");
+        let growing = download.begun().await.unwrap();
         download.ended(Err(Failure::NoRoom));
-        let error = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(growing.clone().readable_beyond(5).await.unwrap(), 6);
+        let error = growing.readable_beyond(6).await.unwrap_err();
         assert!(matches!(error, StoreError::Full { .. }), "{error}");
         assert!(download.stored().await.is_err());
         assert!(download.begun().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_download_that_panicked_has_failed_and_one_that_ended_has_not() {
+        let (one, _) = download(b"content");
+        one.ended_if_not(Failure::Stopped);
+        assert!(one.stored().await.is_err());
+        let (other, _) = download(b"content");
+        other.ended(Ok(()));
+        other.ended_if_not(Failure::Stopped);
+        other.stored().await.unwrap();
     }
 
     #[tokio::test]
@@ -247,7 +216,6 @@ mod tests {
         let (download, _file) = download(b"");
         assert!(download.begun().now_or_never().is_none());
         download.verified();
-        let reader = download.begun().await.unwrap();
-        assert_eq!(all(reader.read(0..0)).await, b"");
+        download.begun().await.unwrap();
     }
 }
