@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coral_distribution::{BlobSource, BlobStream, Disposition, Error, RepositoryClient};
+use coral_distribution::{BlobSource, BlobStream, Category, Disposition, Error, RepositoryClient};
 use coral_image::{Descriptor, RepositoryPath};
 use futures::StreamExt as _;
 
@@ -112,6 +112,8 @@ impl Inner {
                 waits = WAITS.iter();
             }
             let wait = match error.disposition() {
+                // The file has wrong bytes in it, or the source does not keep to the protocol.
+                _ if !is_passing(error.category()) => None,
                 Disposition::Retry => waits.next().copied(),
                 Disposition::RetryAfter(wait) => waits.next().map(|least| wait.max(*least)),
                 Disposition::WaitForRoom | Disposition::WaitForChange => None,
@@ -160,6 +162,15 @@ impl Inner {
             }
         }
     }
+}
+
+/// Whether a source that failed in this way may send the rest a little later.
+fn is_passing(category: Category) -> bool {
+    use Category::{Connect, Cut, Dns, RateLimited, Server, Timeout};
+    matches!(
+        category,
+        Connect | Cut | Dns | RateLimited | Server | Timeout
+    )
 }
 
 /// Why appending ended early.
