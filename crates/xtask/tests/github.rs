@@ -78,6 +78,10 @@ fn a_workflow_has_no_right_that_it_does_not_name() {
             .lines()
             .filter(|line| line.trim_end().ends_with(": write"));
         assert!(writes.count() == 0 || name == "release.yml", "{name}");
+        // Otherwise the token stays in the checkout, for every later step.
+        let checkouts = text.matches("uses: actions/checkout@").count();
+        let without_token = text.matches("persist-credentials: false").count();
+        assert_eq!(checkouts, without_token, "{name}");
     }
 }
 
@@ -96,6 +100,14 @@ fn every_form_of_an_issue_asks_for_something() {
         }
         assert!(text.contains("required: true"), "{name}");
     }
+    let chooser = read(".github/ISSUE_TEMPLATE/config.yml");
+    let link = "\n    url: https://github.com/";
+    let (_, url) = chooser
+        .split_once(link)
+        .expect("a link to report a vulnerability");
+    let (repository, _) = url.split_once("/security/advisories/new\n").unwrap();
+    let command = format!("gh attestation verify coral-*.tar.gz --repo {repository}\n");
+    assert!(read("SECURITY.md").contains(&command), "{repository}");
     let bug = read(".github/ISSUE_TEMPLATE/bug.yml");
     for asked in ["coral --version", "Command", "YAML", "coral doctor"] {
         assert!(bug.contains(asked), "{asked}");
