@@ -129,6 +129,27 @@ fn the_site_and_the_workflow_build_the_book_as_the_tests_do() {
     assert!(read("netlify.toml").contains("publish = \"target/book\""));
 }
 
+/// Regression: a change of the files that the guide includes did not build the site anew.
+#[test]
+fn the_site_is_built_anew_when_a_file_changes_that_the_book_includes() {
+    let mut found = 0;
+    for (page, text) in files("docs/src/guide") {
+        let includes = text.split("{{#include ../../../").skip(1);
+        for path in includes.filter_map(|rest| rest.split("}}").next()) {
+            let (folder, _) = path.rsplit_once('/').unwrap();
+            let site = read("netlify.toml");
+            let mut ignore = site.lines().filter(|line| line.starts_with("ignore = "));
+            let ignore = ignore.next().unwrap();
+            assert!(ignore.contains(&format!(" {folder} ")), "{page}: {path}");
+            let workflow = read(".github/workflows/docs.yml");
+            let triggers = workflow.matches(&format!(" {folder}/**,"));
+            assert_eq!(triggers.count(), 2, "{page}: {path}");
+            found += 1;
+        }
+    }
+    assert!(found > 0);
+}
+
 #[test]
 fn redirects_of_the_site_lead_to_pages() {
     let site = read("netlify.toml");
