@@ -121,6 +121,10 @@ mod tests {
         soon("the first", seen.recv()).await;
         hang_up();
         soon("the second", seen.recv()).await;
+        // The task that may end the process was woken at the same time.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]
