@@ -158,4 +158,12 @@ fn a_layer_for_which_there_is_no_space_is_passed_through() {
     }
     stand.has(&format!("blobs/{small}"), small);
     assert_eq!(stand.stored("1"), None, "the image is not here whole");
+    let target = stand.target(&format!("blobs/{large}"));
+    let range = [("Range", "bytes=1000-1999")];
+    let part = stand.wire().call("GET", &target, &range, b"").unwrap();
+    assert_eq!((part.status, part.body.len()), (206, 1000));
+    // Nothing is stored, but wrong bytes are not passed through as a whole layer either.
+    let flip = json!({ "flip_byte": { "at": 100 } });
+    stand.source.fault(&fault(large, flip));
+    assert_eq!(Download::open(&stand, large).finish(), None);
 }
