@@ -379,6 +379,10 @@ pub trait UploadWriter: Send {
     /// everything that this writer appended is removed.
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>>;
 
+    /// Reserves space on the disk for the upload to grow to `size` bytes, so that a full disk shows
+    /// before they are appended. Does nothing on file systems that cannot.
+    fn reserve(&mut self, size: u64) -> BoxFuture<'_, Result<(), UploadError>>;
+
     /// Opens the file that bytes are appended to, so that they can be read while more arrive. What
     /// was appended is in it when [`Self::append`] returns. It stays readable after the commit.
     fn reader(&mut self) -> BoxFuture<'_, Result<Arc<File>, UploadError>>;

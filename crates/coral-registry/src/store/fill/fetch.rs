@@ -49,7 +49,7 @@ impl Inner {
             if let Err(Failure::Upstream(error)) = &end {
                 inner.warn(&running.repository, error);
                 // What is stored may be complete: the next lookup finds it.
-                lock(&inner.lookups).forget(&running.repository);
+                lock(&inner.lookups).expire(&running.repository);
             }
             ending.with(end);
         });
@@ -98,6 +98,8 @@ impl Inner {
         writer: &mut dyn UploadWriter,
         upstream: RepositoryClient,
     ) -> Result<(), Failure> {
+        // A full disk shows before a reader has its first byte, and is passed through.
+        writer.reserve(download.blob.size).await?;
         download.writes_to(writer.reader().await?);
         let source = BlobSource::new(upstream.into(), download.blob.clone());
         let mut waits = WAITS.iter();

@@ -23,12 +23,14 @@ pub(super) struct Lookups {
 #[derive(Debug)]
 struct Answer {
     named: Option<ManifestRecord>,
-    at: Instant,
+    /// When the source gave it; `None` if the source failed since.
+    at: Option<Instant>,
 }
 
 impl Answer {
     fn is_fresh(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.at) < FRESH
+        let age = self.at.map(|at| now.saturating_duration_since(at));
+        age.is_some_and(|age| age < FRESH)
     }
 }
 
@@ -55,7 +57,8 @@ impl Lookups {
             self.shrink(now);
         }
         let tags = self.answers.entry(repository.clone()).or_default();
-        let answer = Answer { named, at: now };
+        let at = Some(now);
+        let answer = Answer { named, at };
         self.count += usize::from(tags.insert(tag.clone(), answer).is_none());
     }
 
@@ -75,10 +78,12 @@ impl Lookups {
     }
 
     /// Looks the tags of a repository up again when they are next asked for: its source failed
-    /// after it had named them, and what is stored may still be served.
-    pub(super) fn forget(&mut self, repository: &RepositoryPath) {
-        let tags = self.answers.remove(repository);
-        self.count -= tags.map_or(0, |tags| tags.len());
+    /// after it had named them, and what is stored may still be served. An image that is completed
+    /// later gets its tags nevertheless.
+    pub(super) fn expire(&mut self, repository: &RepositoryPath) {
+        for answer in self.answers.get_mut(repository).into_iter().flatten() {
+            answer.1.at = None;
+        }
     }
 
     /// Removes what is no longer fresh; everything, if that is not enough.
@@ -142,9 +147,9 @@ mod tests {
         lookups.record(&a, &tag("latest"), Some(record(b"2")), now);
         assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"1")), [tag("v1")]);
         assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"2")), [tag("latest")]);
-        lookups.forget(&a);
+        lookups.expire(&a);
         assert_eq!(lookups.fresh(&a, &tag("v1"), now), None);
-        assert!(lookups.tags_of(&a, &Digest::sha256(b"1")).is_empty());
+        assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"1")), [tag("v1")]);
     }
 
     #[test]
