@@ -12,7 +12,7 @@ const MIB: u64 = 1 << 20;
 
 /// The source does this to the layer: no reader ever has as many bytes as were announced, and the
 /// next try is right.
-fn never_complete(size: u64, effect: Value) {
+fn never_complete(size: u64, effect: &Value) {
     let mut stand = Stand::start();
     let image = stand.load(&one("1", 1, &[size]));
     let layer = image.blob_of(size);
@@ -45,7 +45,7 @@ fn a_layer_with_a_wrong_byte_is_never_served_whole_and_never_stored() {
     // The source is asked again for some time before a client is told.
     thread::scope(|scope| {
         for (size, at) in cases {
-            scope.spawn(move || never_complete(size, json!({ "flip_byte": { "at": at } })));
+            scope.spawn(move || never_complete(size, &json!({ "flip_byte": { "at": at } })));
         }
     });
 }
@@ -53,7 +53,7 @@ fn a_layer_with_a_wrong_byte_is_never_served_whole_and_never_stored() {
 #[test]
 #[ignore = "needs the release binary; run by cargo xtask test"]
 fn a_layer_that_is_too_short_is_never_served_whole_and_never_stored() {
-    never_complete(LAYER, json!({ "shorten": { "bytes": 10 } }));
+    never_complete(LAYER, &json!({ "shorten": { "bytes": 10 } }));
 }
 
 #[test]
