@@ -6,7 +6,7 @@
 //! - files of the store under a digest never change and are never truncated; a damaged one is
 //!   replaced by rename, which leaves the mapped one as it was;
 //! - a file that a download appends to is mapped beyond its end. A piece is handed out only of bytes
-//!   that were appended, which never change; if the disk is full, they are cut off, and the
+//!   that were appended, which never change; if appending fails, they may be cut off, and the
 //!   download has failed;
 //! - only the kernel reads mapped bytes, when they are written to a socket. If it cannot (the disk
 //!   failed, or a person truncated the file), it returns `EFAULT`, and the connection ends; a

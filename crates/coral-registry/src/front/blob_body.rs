@@ -177,12 +177,11 @@ impl GrowingPieces {
 
     fn poll_piece(&mut self, rest: Span, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         while self.readable <= rest.start {
-            let more = || self.growing.clone().readable_beyond(rest.start);
             let waiting = self.waiting.get_or_insert_with(|| {
-                let more = tokio::time::timeout(STALL, more());
+                let more = self.growing.clone().readable_beyond(rest.start, STALL);
                 let more = more.map(move |more| match more {
-                    Ok(readable) => readable.map_err(cut_off),
-                    Err(_) => Err(stalled(rest)),
+                    Some(readable) => readable.map_err(cut_off),
+                    None => Err(stalled(rest)),
                 });
                 more.boxed()
             });

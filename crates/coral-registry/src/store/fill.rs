@@ -37,8 +37,8 @@ use tokio_util::task::TaskTracker;
 use self::download::Download;
 pub use self::download::GrowingFile;
 use self::flights::Flights;
-use self::lookups::Lookups;
-use self::pending::Pending;
+use self::lookups::{Lookups, Remembered, TagLists};
+use self::pending::{Pending, is_attestation};
 use super::{
     BlobContent, BlobHandle, BlobReader, ManifestRecord, Page, PageQuery, ReferrersPage,
     ReferrersQuery, Source, Store, StoreError, StoredManifest, UploadError,
@@ -117,10 +117,12 @@ struct Inner {
     lookups: Mutex<Lookups>,
     pending: Mutex<Pending>,
     downloads: Mutex<HashMap<(RepositoryPath, Digest), Arc<Download>>>,
-    heads: Flights<(RepositoryPath, Tag), Found<Option<Descriptor>>>,
+    listed: Mutex<TagLists>,
+    tags: Flights<(RepositoryPath, Tag), Found<Option<ManifestRecord>>>,
     manifests: Flights<(RepositoryPath, Digest), Found<Option<Manifest>>>,
     sizes: Flights<(RepositoryPath, Digest), Found<Option<u64>>>,
     lists: Flights<RepositoryPath, Found<Arc<Vec<Tag>>>>,
+    referrers: Flights<(RepositoryPath, Digest), Found<Arc<Vec<Descriptor>>>>,
     download_slots: Semaphore,
     completion_slots: Semaphore,
     tasks: TaskTracker,
@@ -148,10 +150,12 @@ impl Fill {
             lookups: Mutex::default(),
             pending: Mutex::default(),
             downloads: Mutex::default(),
-            heads: Flights::default(),
+            listed: Mutex::default(),
+            tags: Flights::default(),
             manifests: Flights::default(),
             sizes: Flights::default(),
             lists: Flights::default(),
+            referrers: Flights::default(),
             download_slots: Semaphore::new(MOST_DOWNLOADS),
             completion_slots: Semaphore::new(MOST_COMPLETIONS),
             tasks: TaskTracker::new(),
@@ -183,58 +187,36 @@ impl Fill {
         tag: &Tag,
         upstream: RepositoryClient,
     ) -> Result<Option<ManifestRecord>, StoreError> {
-        let fresh = lock(&self.0.lookups).fresh(repository, tag, Instant::now());
-        if let Some(named) = fresh {
-            return Ok(named);
-        }
         let version = Version::Tag(tag.clone());
-        let asked = version.clone();
-        let look_up = || async move { upstream.head(&asked).await.map_err(UpstreamError::from) };
-        let key = (repository.clone(), tag.clone());
-        let answer = self.0.heads.join(key, look_up).await;
-        let answer = answer.ok_or(StoreError::Closed)?;
-        let stored = self.0.store.resolve(repository, &version).await?;
-        let named = match answer {
-            Ok(Some(named)) => {
-                let named = record(&named);
-                if stored
-                    .as_ref()
-                    .is_some_and(|stored| stored.digest == named.digest)
-                {
-                    stored
-                } else {
-                    self.tag_if_stored(repository, tag, &named.digest).await?;
-                    Some(named)
+        let recent = lock(&self.0.lookups).recent(repository, tag, Instant::now());
+        match recent {
+            Some(Remembered::Named(named)) => return Ok(named),
+            Some(Remembered::Failed) => {
+                let stored = self.0.store.resolve(repository, &version).await?;
+                if stored.is_some() {
+                    return Ok(stored);
                 }
             }
-            Ok(None) => stored,
+            None => {}
+        }
+        let key = (repository.clone(), tag.clone());
+        let (inner, (of, asked)) = (Arc::clone(&self.0), key.clone());
+        let look_up = || async move { inner.look_up(&of, &asked, upstream).await };
+        let answer = self.0.tags.join(key, look_up).await;
+        let stored = match answer.ok_or(StoreError::Closed)? {
+            Ok(Some(named)) => return Ok(Some(named)),
+            Ok(None) => self.0.store.resolve(repository, &version).await?,
             Err(error) => {
                 self.0.warn(repository, &error);
-                match stored {
-                    Some(stored) => Some(stored),
-                    None => return Err(StoreError::Upstream(error.into())),
+                let stored = self.0.store.resolve(repository, &version).await?;
+                if stored.is_none() {
+                    return Err(StoreError::Upstream(error.into()));
                 }
+                stored
             }
         };
-        lock(&self.0.lookups).record(repository, tag, named.clone(), Instant::now());
-        Ok(named)
-    }
-
-    /// Moves a tag to an image that is stored already.
-    async fn tag_if_stored(
-        &self,
-        repository: &RepositoryPath,
-        tag: &Tag,
-        digest: &Digest,
-    ) -> Result<(), StoreError> {
-        let version = Version::Digest(*digest);
-        let Some(stored) = self.0.store.manifest(repository, &version).await? else {
-            return Ok(());
-        };
-        if let Some(manifest) = parsed(&stored) {
-            self.0.put(repository, manifest, vec![tag.clone()]).await;
-        }
-        Ok(())
+        lock(&self.0.lookups).record(repository, tag, stored.clone(), Instant::now());
+        Ok(stored)
     }
 
     /// A manifest by digest: as it is stored or was fetched before, or from its source.
@@ -254,30 +236,11 @@ impl Fill {
         if let Some(manifest) = pending {
             return Ok(Some(stored(&manifest)));
         }
-        let inner = Arc::clone(&self.0);
-        let key = (repository.clone(), *digest);
-        let of = repository.clone();
-        let fetch = || async move {
-            match upstream
-                .manifest(&version)
-                .await
-                .map_err(UpstreamError::from)
-            {
-                Ok(manifest) => {
-                    inner.fetched.inc_by(manifest.size());
-                    lock(&inner.pending).insert(&of, manifest.clone());
-                    inner.publish_if_complete(&of, manifest.clone());
-                    Ok(Some(manifest))
-                }
-                Err(error) if error.is_absence() => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        let fetched = self.0.manifests.join(key, fetch).await;
-        match fetched.ok_or(StoreError::Closed)? {
+        match self.0.fetch_manifest(repository, digest, upstream).await {
             Ok(manifest) => Ok(manifest.as_ref().map(stored)),
             Err(error) => {
                 self.0.warn(repository, &error);
+                lock(&self.0.lookups).failed(repository, Instant::now());
                 Err(StoreError::Upstream(error.into()))
             }
         }
@@ -349,13 +312,7 @@ impl Fill {
             return Ok(None);
         };
         let blob = Descriptor::new("", *digest, size);
-        match self.0.store.check_room(size).await {
-            Ok(()) => {}
-            Err(StoreError::Full { .. } | StoreError::NoRoom(_)) => {
-                return Ok(Some(passed_through(upstream, blob)));
-            }
-            Err(error) => return Err(error),
-        }
+        // If there is no room for it, the download fails before its first byte.
         let download = self.0.download(repository, blob.clone(), upstream.clone());
         self.0.complete_images_with(repository, digest);
         match download.begun().await {
@@ -377,12 +334,7 @@ impl Fill {
         page: PageQuery,
         upstream: RepositoryClient,
     ) -> Result<Option<Page<Tag>>, StoreError> {
-        let list = || async move {
-            let tags = upstream.tags().await.map(Arc::new);
-            tags.map_err(UpstreamError::from)
-        };
-        let listed = self.0.lists.join(repository.clone(), list).await;
-        let listed = match listed.ok_or(StoreError::Closed)? {
+        let listed = match self.0.list_tags(repository, upstream).await {
             Ok(tags) => tags,
             Err(error) if error.is_absence() => return self.0.store.tags(repository, page).await,
             Err(error) => {
@@ -404,7 +356,7 @@ impl Fill {
         Ok(Some(page_of(tags, &page)))
     }
 
-    /// A page of the referrers at the source and of those that are stored.
+    /// A page of the referrers at the source; of the stored ones if the source has none or fails.
     async fn page_of_referrers(
         &self,
         repository: &RepositoryPath,
@@ -412,20 +364,24 @@ impl Fill {
         page: ReferrersQuery,
         upstream: RepositoryClient,
     ) -> Result<ReferrersPage, StoreError> {
-        let listed = match upstream.referrers(subject).await {
+        let (key, of) = ((repository.clone(), *subject), *subject);
+        let list = || async move {
+            let listed = upstream.referrers(&of).await.map(Arc::new);
+            listed.map_err(UpstreamError::from)
+        };
+        let listed = self.0.referrers.join(key, list).await;
+        let listed = match listed.ok_or(StoreError::Closed)? {
             Ok(listed) if !listed.is_empty() => listed,
             Ok(_) => return self.0.store.referrers(repository, subject, page).await,
             Err(error) => {
-                self.0.warn(repository, &error.into());
+                self.0.warn(repository, &error);
                 return self.0.store.referrers(repository, subject, page).await;
             }
         };
-        let listed: HashMap<Digest, Descriptor> = listed
-            .into_iter()
-            .map(|descriptor| (descriptor.digest, descriptor))
-            .collect();
+        let listed: HashMap<Digest, &Descriptor> =
+            listed.iter().map(|it| (it.digest, it)).collect();
         page.fill(listed.keys().copied(), |digest| {
-            Ok(listed.get(digest).cloned())
+            Ok(listed.get(digest).copied().cloned())
         })
     }
 }
@@ -434,6 +390,100 @@ impl Inner {
     fn warn(&self, repository: &RepositoryPath, error: &UpstreamError) {
         let category = error.category.as_str();
         tracing::warn!(%repository, category, "cannot pull through: {error}");
+    }
+
+    /// Asks the source what a tag names. If that is stored, the tag is moved to it; otherwise its
+    /// manifest is fetched, because an image that the source does not send must not be named.
+    async fn look_up(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        tag: &Tag,
+        upstream: RepositoryClient,
+    ) -> Found<Option<ManifestRecord>> {
+        let version = Version::Tag(tag.clone());
+        let Some(named) = upstream.head(&version).await? else {
+            return Ok(None);
+        };
+        let named = record(&named);
+        // Known before the image is stored, which gives it its tags.
+        lock(&self.lookups).record(repository, tag, Some(named.clone()), Instant::now());
+        let tagged = self.stored(repository, &version).await;
+        if tagged.is_some_and(|tagged| tagged.digest() == named.digest) {
+            return Ok(Some(named));
+        }
+        let version = Version::Digest(named.digest);
+        if let Some(manifest) = self.stored(repository, &version).await {
+            self.put(repository, manifest, vec![tag.clone()]).await;
+            return Ok(Some(named));
+        }
+        match self
+            .fetch_manifest(repository, &named.digest, upstream)
+            .await
+        {
+            Ok(Some(manifest)) => Ok(Some(stored(&manifest).record)),
+            Ok(None) => Ok(None),
+            Err(error) => {
+                lock(&self.lookups).failed(repository, Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    /// A stored manifest; `None` also if it cannot be read, which shows when it is served.
+    async fn stored(&self, repository: &RepositoryPath, version: &Version) -> Option<Manifest> {
+        parsed(&self.store.manifest(repository, version).await.ok()??)
+    }
+
+    /// A manifest that is not stored: as it was fetched before, or from its source.
+    async fn fetch_manifest(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        upstream: RepositoryClient,
+    ) -> Found<Option<Manifest>> {
+        let pending = lock(&self.pending).get(repository, digest);
+        if pending.is_some() {
+            return Ok(pending);
+        }
+        let (inner, of, version) = (Arc::clone(self), repository.clone(), (*digest).into());
+        let fetch = || async move {
+            match upstream
+                .manifest(&version)
+                .await
+                .map_err(UpstreamError::from)
+            {
+                Ok(manifest) => {
+                    inner.fetched.inc_by(manifest.size());
+                    lock(&inner.pending).insert(&of, manifest.clone());
+                    inner.publish_if_complete(&of, manifest.clone());
+                    Ok(Some(manifest))
+                }
+                Err(error) if error.is_absence() => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let key = (repository.clone(), *digest);
+        self.manifests.join(key, fetch).await.unwrap_or(Ok(None))
+    }
+
+    /// The tags at the source, as they were less than a minute ago.
+    async fn list_tags(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        upstream: RepositoryClient,
+    ) -> Found<Arc<Vec<Tag>>> {
+        let listed = lock(&self.listed).get(repository, Instant::now());
+        if let Some(listed) = listed {
+            return Ok(listed);
+        }
+        let (inner, of) = (Arc::clone(self), repository.clone());
+        let list = || async move {
+            let tags = Arc::new(upstream.tags().await?);
+            lock(&inner.listed).record(&of, Arc::clone(&tags), Instant::now());
+            Ok(tags)
+        };
+        let listed = self.lists.join(repository.clone(), list).await;
+        listed.unwrap_or_else(|| Ok(Arc::default()))
     }
 
     /// Fetches the remaining blobs of the images with this blob, so that they can be stored.
@@ -462,15 +512,30 @@ impl Inner {
             () = self.stop.cancelled() => return Err(Failure::Stopped),
         };
         let _slot = slot.map_err(|_| Failure::Stopped)?;
-        let blobs = image.blobs().filter(|blob| !blob.is_foreign()).cloned();
-        let blobs: Vec<Descriptor> = blobs.collect();
-        stream::iter(blobs)
-            .map(|blob| self.ensure_blob(repository, blob))
-            .buffer_unordered(MOST_BLOBS)
-            .try_collect::<()>()
-            .await?;
+        self.ensure_blobs(repository, image).await?;
         self.publish(repository, image.clone()).await;
         Ok(())
+    }
+
+    /// Fetches the missing blobs of an image, if there is room for all of them.
+    async fn ensure_blobs(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        image: &Manifest,
+    ) -> Result<(), Failure> {
+        let (mut missing, mut bytes) = (vec![], 0_u64);
+        for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
+            if !self.has_blob(repository, &blob.digest).await? {
+                missing.push(blob.clone());
+                bytes = bytes.saturating_add(blob.size);
+            }
+        }
+        self.store.check_room(bytes).await?;
+        stream::iter(missing)
+            .map(|blob| self.ensure_blob(repository, blob))
+            .buffer_unordered(MOST_BLOBS)
+            .try_collect()
+            .await
     }
 
     async fn ensure_blob(
@@ -515,8 +580,7 @@ impl Inner {
 
     /// Stores the indexes that list a stored image.
     fn publish_parents(self: &Arc<Self>, repository: &RepositoryPath, child: &Digest) {
-        let parents = lock(&self.pending).parents(repository, child);
-        for parent in parents {
+        for parent in lock(&self.pending).parents(repository, child) {
             let (inner, repository) = (Arc::clone(self), repository.clone());
             self.tasks
                 .spawn(async move { inner.publish(&repository, parent).await });
@@ -524,19 +588,79 @@ impl Inner {
     }
 
     /// Stores a manifest whose content is here, with its tags, and then the indexes that list it.
-    async fn publish(&self, repository: &RepositoryPath, manifest: Manifest) {
+    async fn publish(self: &Arc<Self>, repository: &RepositoryPath, manifest: Manifest) {
         let mut next = vec![manifest];
         while let Some(manifest) = next.pop() {
             let digest = manifest.digest();
-            let tags = lock(&self.lookups).tags_of(repository, &digest);
-            if self.put(repository, manifest, tags).await {
+            let tags = lock(&self.lookups).tags_of(repository, &digest, Instant::now());
+            let kept = self.keep_platforms(repository, &manifest, &tags).await;
+            if let Err(failure) = kept {
+                let error = coral_image::error_chain(&StoreError::from(failure));
+                tracing::warn!(%repository, %digest, "an index was not stored: {error}");
+            } else if self.put(repository, manifest, tags).await {
                 let mut pending = lock(&self.pending);
                 pending.remove(repository, &digest);
                 next.extend(pending.parents(repository, &digest));
-            } else {
-                lock(&self.pending).failed(repository, &digest);
+                continue;
+            }
+            lock(&self.pending).failed(repository, &digest);
+        }
+    }
+
+    /// Before tags move to an index: fetches its images for the platforms that the stored index has
+    /// images for, so that their clients can still pull when the source is away.
+    async fn keep_platforms(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        index: &Manifest,
+        tags: &[Tag],
+    ) -> Result<(), Failure> {
+        let mut platforms = vec![];
+        for tag in tags {
+            let before = self.stored(repository, &Version::Tag(tag.clone())).await;
+            for child in before.iter().flat_map(Manifest::children) {
+                if self.is_stored(repository, child).await? && !is_attestation(child) {
+                    platforms.extend(child.platform.clone());
+                }
             }
         }
+        for child in index.children() {
+            let is_wanted = child
+                .platform
+                .as_ref()
+                .is_some_and(|it| platforms.contains(it));
+            if is_wanted && !self.is_stored(repository, child).await? {
+                self.store_child(repository, &child.digest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn is_stored(
+        &self,
+        repository: &RepositoryPath,
+        manifest: &Descriptor,
+    ) -> Result<bool, StoreError> {
+        let version = Version::Digest(manifest.digest);
+        Ok(self.store.resolve(repository, &version).await?.is_some())
+    }
+
+    async fn store_child(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<(), Failure> {
+        let upstream = self.pull_through.upstream_of(repository);
+        let upstream = upstream.ok_or(Failure::Stopped)?;
+        let image = self.fetch_manifest(repository, digest, upstream).await;
+        // An index may list what its registry does not have.
+        if let Some(image) = image.map_err(Failure::Upstream)? {
+            self.ensure_blobs(repository, &image).await?;
+            if self.put(repository, image, vec![]).await {
+                lock(&self.pending).remove(repository, digest);
+            }
+        }
+        Ok(())
     }
 
     /// Returns whether the manifest is stored.

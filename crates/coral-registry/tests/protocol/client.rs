@@ -62,7 +62,11 @@ impl Served {
     }
 
     pub(crate) fn with_internal_user(user: InternalUser) -> Self {
-        Self::build(TempDir::new().unwrap(), Some(user))
+        Self::with_internal_user_over(TempDir::new().unwrap(), user)
+    }
+
+    pub(crate) fn with_internal_user_over(folder: TempDir, user: InternalUser) -> Self {
+        Self::build(folder, Some(user))
     }
 
     fn build(folder: TempDir, user: Option<InternalUser>) -> Self {

@@ -7,6 +7,7 @@ use coral_image::Host;
 use coral_registry::{InternalUser, PullThrough, Settings, SpaceBounds};
 use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder, Throttle};
 use http::StatusCode;
+use tempfile::TempDir;
 
 use super::client::{Answer, Served, request};
 
@@ -20,12 +21,12 @@ struct Filled {
 
 impl Filled {
     async fn new() -> Self {
-        Self::from(FaultRegistry::start().await)
+        Self::over(TempDir::new().unwrap(), FaultRegistry::start().await)
     }
 
-    fn from(source: FaultRegistry) -> Self {
+    fn over(folder: TempDir, source: FaultRegistry) -> Self {
         let mirror = InternalUser::random();
-        let served = Served::with_internal_user(mirror.clone());
+        let served = Served::with_internal_user_over(folder, mirror.clone());
         let host = Host::parse(&source.host()).unwrap();
         let plain = HostOptions {
             plain_http: true,
@@ -43,6 +44,27 @@ impl Filled {
             served,
             mirror,
         }
+    }
+
+    /// The registry as after a restart, over the same folder.
+    async fn restarted(self) -> Self {
+        self.served.registry.clone().close().await;
+        let folder = self.served.ended();
+        Self::over(folder, self.source)
+    }
+
+    /// Pulls one image of an index.
+    async fn pull(&self, index: &Built, number: usize) {
+        let tag = index.tags.keys().next().unwrap();
+        assert_eq!(
+            self.get(&format!("manifests/{tag}")).await.status,
+            StatusCode::OK
+        );
+        let child = &index.manifests[number];
+        self.get(&format!("manifests/{}", child.digest)).await;
+        let manifest: serde_json::Value = serde_json::from_slice(&child.bytes).unwrap();
+        let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+        self.get(&format!("blobs/{layer}")).await;
     }
 
     /// The path of the API for the repository `team/app` of the source.
@@ -279,4 +301,98 @@ async fn lists_are_those_of_the_source_and_of_what_is_stored() {
     let referrers = filled.get(&format!("referrers/{}", image.digest())).await;
     let first = &referrers.json()["manifests"][0];
     assert_eq!(first["digest"], signature.digest().to_string());
+}
+
+/// Docker Hub answers `HEAD` without a limit when it refuses every `GET` of a manifest.
+#[tokio::test]
+async fn a_tag_that_moved_to_an_image_that_is_not_sent_stays_at_the_stored_one() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(1000).tag("1").build();
+    filled.source.load("team/app", &image);
+    // Stored, but never looked up by this registry: as after a restart.
+    filled.get(&format!("manifests/{}", image.digest())).await;
+    filled.get("manifests/1").await;
+    filled.blob(&image, 0).await;
+    filled.wait_for_tag("1", &image).await;
+    let filled = filled.restarted().await;
+    let moved = ImageBuilder::new(2).layer_of(1000).tag("1").build();
+    filled.source.load("team/app", &moved);
+    let limited = Effect::Throttle(Throttle::Seconds(7));
+    let limited = Fault::new(limited).method("GET").path("/manifests/");
+    filled.source.fault(limited);
+    // containerd looks the tag up by `HEAD` and then fetches the digest.
+    for _ in 0..2 {
+        let head = request("HEAD", &filled.path("manifests/1"), &[], b"");
+        let head = filled.served.ask(head).await;
+        assert_eq!(head.status, StatusCode::OK);
+        let digest = head.header("docker-content-digest");
+        assert_eq!(digest, image.digest().to_string());
+        let sent = filled.get(&format!("manifests/{digest}")).await;
+        assert_eq!(sent.body, *image.root().bytes);
+    }
+}
+
+#[tokio::test]
+async fn an_index_replaces_another_when_its_platforms_are_here_too() {
+    let filled = Filled::new().await;
+    let platforms = ["linux/amd64", "linux/arm64", "linux/s390x"];
+    let index = |seed| IndexBuilder::of_platforms(seed, &platforms, &[1000]).tag("1");
+    let before = index(1).build();
+    filled.source.load("team/app", &before);
+    filled.pull(&before, 0).await;
+    filled.wait_for_tag("1", &before).await;
+    let filled = filled.restarted().await;
+    let after = index(2).build();
+    filled.source.load("team/app", &after);
+    // A client for arm64 pulls the new one.
+    filled.pull(&after, 1).await;
+    filled.wait_for_tag("1", &after).await;
+    let stored = |number: usize| {
+        let digest = after.manifests[number].digest;
+        let filled = &filled;
+        async move { filled.stored(&format!("manifests/{digest}")).await.status }
+    };
+    assert_eq!(stored(0).await, StatusCode::OK, "amd64 was stored before");
+    assert_eq!(stored(1).await, StatusCode::OK);
+    assert_eq!(stored(2).await, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_download_that_has_taken_the_room_is_read_by_all() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(400_000).tag("1").build();
+    filled.source.load("team/app", &image);
+    filled.served.registry.configure(Settings {
+        space: SpaceBounds {
+            limit: Some(600_000),
+            ..SpaceBounds::default()
+        },
+        ..Settings::default()
+    });
+    filled.get("manifests/1").await;
+    let (digest, content) = image.blobs.iter().max_by_key(|it| it.1.len()).unwrap();
+    let hold = Effect::HoldBody {
+        after: 300_000,
+        gate: "rest".to_owned(),
+    };
+    let of_blob = Fault::new(hold).method("GET").path(&digest.to_string());
+    filled.source.fault(of_blob);
+    let target = format!("blobs/{digest}");
+    let first = filled.get(&target);
+    let second = async {
+        let is_read = |it: &[coral_testkit::Recorded]| {
+            it.iter().any(|it| it.path.ends_with(&digest.to_string()))
+        };
+        filled.source.wait_for(is_read).await;
+        let asked = filled.get(&target);
+        let release = async { filled.source.release("rest") };
+        tokio::join!(asked, release).0
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(first.body, *content);
+    assert_eq!(second.body, *content);
+    let read = filled
+        .source
+        .count(|it| it.method == "GET" && it.path.ends_with(&digest.to_string()));
+    assert_eq!(read, 1);
 }

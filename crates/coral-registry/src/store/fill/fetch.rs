@@ -1,7 +1,7 @@
 //! Fetches one blob into the store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coral_distribution::{BlobSource, BlobStream, Category, Disposition, Error, RepositoryClient};
 use coral_image::{Descriptor, RepositoryPath};
@@ -13,15 +13,19 @@ use crate::store::{BlobContent, UploadWriter};
 
 /// How many pieces that have arrived are written at once.
 const MOST_PIECES: usize = 64;
-/// The waits before a source that fails is asked again. A source that sent bytes since the last
-/// failure gets all of them again. A reader is cut off after two minutes without a byte.
+/// The waits before a source that fails is asked again. A reader is cut off after two minutes
+/// without a byte.
 const WAITS: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(5),
-    Duration::from_secs(10),
+    LONGEST_WAIT,
 ];
+/// Clients give up before a longer wait is over.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Bytes of progress after which a source gets all waits again.
+const PROGRESS: u64 = 1 << 20;
 
 impl Inner {
     /// The running download of a blob, or a new one.
@@ -44,14 +48,18 @@ impl Inner {
         let (inner, running) = (Arc::clone(self), Arc::clone(&download));
         self.tasks.spawn(async move {
             // If this panics, readers are cut off and the next request begins another download.
-            let ending = Ending(Arc::clone(&inner), Arc::clone(&running));
+            let mut ending = Ending {
+                inner: Arc::clone(&inner),
+                download: Arc::clone(&running),
+                end: Err(Failure::Stopped),
+            };
             let end = inner.fetch(&running, upstream).await;
             if let Err(Failure::Upstream(error)) = &end {
                 inner.warn(&running.repository, error);
                 // What is stored may be complete: the next lookup finds it.
-                lock(&inner.lookups).expire(&running.repository);
+                lock(&inner.lookups).failed(&running.repository, Instant::now());
             }
-            ending.with(end);
+            ending.end = end;
         });
         download
     }
@@ -71,6 +79,7 @@ impl Inner {
             download.verified();
             return Ok(());
         }
+        self.store.check_room(blob.size).await?;
         let algorithm = blob.digest.algorithm();
         let upload = self.store.begin_upload(repository, algorithm).await?;
         let mut writer = self.store.write_upload(repository, upload).await?;
@@ -103,15 +112,16 @@ impl Inner {
         download.writes_to(writer.reader().await?);
         let source = BlobSource::new(upstream.into(), download.blob.clone());
         let mut waits = WAITS.iter();
+        let mut before = writer.offset();
         loop {
-            let before = writer.offset();
             let error = match self.append_once(download, writer, &source).await {
                 Ok(()) => return Ok(()),
                 Err(Interrupted::Source(error)) => error,
                 Err(Interrupted::Here(failure)) => return Err(failure),
             };
-            if writer.offset() > before {
+            if writer.offset() - before >= PROGRESS {
                 waits = WAITS.iter();
+                before = writer.offset();
             }
             let wait = match error.disposition() {
                 // The file has wrong bytes in it, or the source does not keep to the protocol.
@@ -120,8 +130,7 @@ impl Inner {
                 Disposition::RetryAfter(wait) => waits.next().map(|least| wait.max(*least)),
                 Disposition::WaitForRoom | Disposition::WaitForChange => None,
             };
-            // A client gives up before a longer wait is over.
-            let Some(wait) = wait.filter(|wait| *wait <= WAITS[4]) else {
+            let Some(wait) = wait.filter(|wait| *wait <= LONGEST_WAIT) else {
                 return Err(Failure::Upstream(error.into()));
             };
             tokio::select! {
@@ -137,9 +146,16 @@ impl Inner {
         writer: &mut dyn UploadWriter,
         source: &BlobSource,
     ) -> Result<(), Interrupted> {
-        let opened: Result<BlobStream, Error> = match writer.offset() {
-            0 => source.read().await,
-            offset => source.read_on(offset).await,
+        let offset = writer.offset();
+        let open = async {
+            match offset {
+                0 => source.read().await,
+                offset => source.read_on(offset).await,
+            }
+        };
+        let opened: Result<BlobStream, Error> = tokio::select! {
+            opened = open => opened,
+            () = self.stop.cancelled() => return Err(Failure::Stopped.into()),
         };
         let mut pieces = opened?.ready_chunks(MOST_PIECES);
         loop {
@@ -193,20 +209,17 @@ impl From<Failure> for Interrupted {
     }
 }
 
-/// Ends a download exactly once, also after a panic.
-struct Ending(Arc<Inner>, Arc<Download>);
-
-impl Ending {
-    fn with(self, end: Result<(), Failure>) {
-        // Removed first: a reader that learns of the end finds the stored blob, or begins anew.
-        lock(&self.0.downloads).remove(&self.1.key());
-        self.1.ended(end);
-    }
+/// Ends a download, also after a panic.
+struct Ending {
+    inner: Arc<Inner>,
+    download: Arc<Download>,
+    end: Result<(), Failure>,
 }
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        lock(&self.0.downloads).remove(&self.1.key());
-        self.1.ended_if_not(Failure::Stopped);
+        // Removed first: a reader that learns of the end finds the stored blob, or begins anew.
+        lock(&self.inner.downloads).remove(&self.download.key());
+        self.download.ended(self.end.clone());
     }
 }

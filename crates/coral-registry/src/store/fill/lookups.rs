@@ -1,6 +1,7 @@
 //! What tags named at their sources when they were last looked up. Pure.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coral_image::{Digest, RepositoryPath, Tag};
@@ -9,6 +10,9 @@ use crate::store::ManifestRecord;
 
 /// How long the answer to a lookup is used.
 const FRESH: Duration = Duration::from_mins(1);
+/// How long an image that is completed gets the tags that named it. Later, the tags may have been
+/// moved by a mirror; then they are set when they are next looked up.
+const MEANT: Duration = Duration::from_hours(1);
 /// How many answers are kept. Older ones are still needed by downloads that are running: they say
 /// which tags name an image once it is complete.
 const MOST: usize = 10_000;
@@ -23,27 +27,45 @@ pub(super) struct Lookups {
 #[derive(Debug)]
 struct Answer {
     named: Option<ManifestRecord>,
-    /// When the source gave it; `None` if the source failed since.
-    at: Option<Instant>,
+    at: Instant,
+    /// When the source failed to send what it had named.
+    failed: Option<Instant>,
 }
 
 impl Answer {
     fn is_fresh(&self, now: Instant) -> bool {
-        let age = self.at.map(|at| now.saturating_duration_since(at));
-        age.is_some_and(|age| age < FRESH)
+        is_recent(self.at, now)
     }
 }
 
+fn is_recent(at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < FRESH
+}
+
+/// What is remembered of a tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// What it named less than a minute ago; `None` if there was no such tag.
+    Named(Option<ManifestRecord>),
+    /// The source failed less than a minute ago, after it had named an image: what is stored is
+    /// better than an image that cannot be fetched.
+    Failed,
+}
+
 impl Lookups {
-    /// What the tag named less than a minute ago; `Some(None)` if there was no such tag.
-    pub(super) fn fresh(
+    /// What is remembered of the tag, if that is recent enough.
+    pub(super) fn recent(
         &self,
         repository: &RepositoryPath,
         tag: &Tag,
         now: Instant,
-    ) -> Option<Option<ManifestRecord>> {
+    ) -> Option<Remembered> {
         let answer = self.answers.get(repository)?.get(tag)?;
-        answer.is_fresh(now).then(|| answer.named.clone())
+        if answer.failed.is_some_and(|failed| is_recent(failed, now)) {
+            return Some(Remembered::Failed);
+        }
+        let named = || Remembered::Named(answer.named.clone());
+        answer.is_fresh(now).then(named)
     }
 
     pub(super) fn record(
@@ -57,17 +79,26 @@ impl Lookups {
             self.shrink(now);
         }
         let tags = self.answers.entry(repository.clone()).or_default();
-        let at = Some(now);
-        let answer = Answer { named, at };
+        let answer = Answer {
+            named,
+            at: now,
+            failed: None,
+        };
         self.count += usize::from(tags.insert(tag.clone(), answer).is_none());
     }
 
-    /// The tags that named a manifest when they were last looked up.
-    pub(super) fn tags_of(&self, repository: &RepositoryPath, digest: &Digest) -> Vec<Tag> {
+    /// The tags that named a manifest when they were last looked up, unless that is too long ago.
+    pub(super) fn tags_of(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        now: Instant,
+    ) -> Vec<Tag> {
         let tags = self.answers.get(repository).into_iter().flatten();
         let names = |answer: &Answer| {
             let named = answer.named.as_ref();
             named.is_some_and(|named| named.digest == *digest)
+                && now.saturating_duration_since(answer.at) < MEANT
         };
         let mut found: Vec<Tag> = tags
             .filter(|(_, answer)| names(answer))
@@ -77,12 +108,11 @@ impl Lookups {
         found
     }
 
-    /// Looks the tags of a repository up again when they are next asked for: its source failed
-    /// after it had named them, and what is stored may still be served. An image that is completed
-    /// later gets its tags nevertheless.
-    pub(super) fn expire(&mut self, repository: &RepositoryPath) {
-        for answer in self.answers.get_mut(repository).into_iter().flatten() {
-            answer.1.at = None;
+    /// Records that the source did not send what its tags name. An image that is completed later
+    /// gets its tags nevertheless.
+    pub(super) fn failed(&mut self, repository: &RepositoryPath, now: Instant) {
+        for (_, answer) in self.answers.get_mut(repository).into_iter().flatten() {
+            answer.failed = Some(now);
         }
     }
 
@@ -95,6 +125,32 @@ impl Lookups {
         self.count = self.answers.values().map(HashMap::len).sum();
         if self.count >= MOST {
             *self = Self::default();
+        }
+    }
+}
+
+/// How many lists of tags are kept.
+const MOST_LISTS: usize = 64;
+
+/// Lists of the tags at their sources, so that not every page of a list reads all of it there.
+#[derive(Debug, Default)]
+pub(super) struct TagLists(HashMap<RepositoryPath, (Arc<Vec<Tag>>, Instant)>);
+
+impl TagLists {
+    pub(super) fn get(&self, repository: &RepositoryPath, now: Instant) -> Option<Arc<Vec<Tag>>> {
+        let (tags, at) = self.0.get(repository)?;
+        is_recent(*at, now).then(|| Arc::clone(tags))
+    }
+
+    pub(super) fn record(
+        &mut self,
+        repository: &RepositoryPath,
+        tags: Arc<Vec<Tag>>,
+        now: Instant,
+    ) {
+        self.0.retain(|_, (_, at)| is_recent(*at, now));
+        if self.0.len() < MOST_LISTS {
+            self.0.insert(repository.clone(), (tags, now));
         }
     }
 }
@@ -126,15 +182,19 @@ mod tests {
         lookups.record(&a, &tag("v1"), Some(record(b"1")), now);
         lookups.record(&a, &tag("gone"), None, now);
         let soon = now + Duration::from_secs(59);
+        let named = |record| Some(Remembered::Named(record));
         assert_eq!(
-            lookups.fresh(&a, &tag("v1"), soon),
-            Some(Some(record(b"1")))
+            lookups.recent(&a, &tag("v1"), soon),
+            named(Some(record(b"1")))
         );
-        assert_eq!(lookups.fresh(&a, &tag("gone"), soon), Some(None));
-        assert_eq!(lookups.fresh(&path("docker.io/b"), &tag("v1"), soon), None);
-        let later = now + Duration::from_secs(60);
-        assert_eq!(lookups.fresh(&a, &tag("v1"), later), None);
-        assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"1")), [tag("v1")]);
+        assert_eq!(lookups.recent(&a, &tag("gone"), soon), named(None));
+        assert_eq!(lookups.recent(&path("docker.io/b"), &tag("v1"), soon), None);
+        let later = now + Duration::from_mins(1);
+        assert_eq!(lookups.recent(&a, &tag("v1"), later), None);
+        let one = Digest::sha256(b"1");
+        assert_eq!(lookups.tags_of(&a, &one, later), [tag("v1")]);
+        let much_later = now + Duration::from_hours(1);
+        assert!(lookups.tags_of(&a, &one, much_later).is_empty());
     }
 
     #[test]
@@ -145,11 +205,27 @@ mod tests {
             lookups.record(&a, &tag(name), Some(record(b"1")), now);
         }
         lookups.record(&a, &tag("latest"), Some(record(b"2")), now);
-        assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"1")), [tag("v1")]);
-        assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"2")), [tag("latest")]);
-        lookups.expire(&a);
-        assert_eq!(lookups.fresh(&a, &tag("v1"), now), None);
-        assert_eq!(lookups.tags_of(&a, &Digest::sha256(b"1")), [tag("v1")]);
+        let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
+        assert_eq!(lookups.tags_of(&a, &one, now), [tag("v1")]);
+        assert_eq!(lookups.tags_of(&a, &two, now), [tag("latest")]);
+    }
+
+    #[test]
+    fn an_image_that_the_source_does_not_send_is_not_named_for_a_minute() {
+        let (now, a) = (Instant::now(), path("docker.io/a"));
+        let mut lookups = Lookups::default();
+        lookups.record(&a, &tag("v1"), Some(record(b"1")), now);
+        let failed = now + Duration::from_secs(90);
+        lookups.failed(&a, failed);
+        let soon = failed + Duration::from_secs(59);
+        let recent = |lookups: &Lookups, now| lookups.recent(&a, &tag("v1"), now);
+        assert_eq!(recent(&lookups, soon), Some(Remembered::Failed));
+        // What was named is completed nevertheless.
+        let one = Digest::sha256(b"1");
+        assert_eq!(lookups.tags_of(&a, &one, soon), [tag("v1")]);
+        assert_eq!(recent(&lookups, failed + Duration::from_mins(1)), None);
+        lookups.record(&a, &tag("v1"), None, soon);
+        assert_eq!(recent(&lookups, soon), Some(Remembered::Named(None)));
     }
 
     #[test]
@@ -168,5 +244,21 @@ mod tests {
         assert!(lookups.count <= MOST);
         let kept: usize = lookups.answers.values().map(HashMap::len).sum();
         assert_eq!(lookups.count, kept);
+    }
+
+    #[test]
+    fn lists_are_used_for_a_minute_and_bounded() {
+        let now = Instant::now();
+        let mut lists = TagLists::default();
+        for n in 0..2 * MOST_LISTS {
+            lists.record(&path(&format!("docker.io/{n}")), Arc::default(), now);
+        }
+        assert_eq!(lists.0.len(), MOST_LISTS);
+        let first = path("docker.io/0");
+        assert!(lists.get(&first, now + Duration::from_secs(59)).is_some());
+        let later = now + Duration::from_mins(1);
+        assert!(lists.get(&first, later).is_none());
+        lists.record(&first, Arc::default(), later);
+        assert_eq!(lists.0.len(), 1);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use coral_image::{Descriptor, Digest, Manifest, ManifestKind, RepositoryPath};
+use coral_image::{Descriptor, Digest, Manifest, RepositoryPath};
 
 /// How many bytes of manifests are kept; the oldest are dropped first, and read again at the source
 /// if they are asked for.
@@ -80,7 +80,7 @@ impl Pending {
         blobs.find(|blob| blob.digest == *digest).cloned()
     }
 
-    /// The images with this blob whose other blobs nothing fetches yet. They count as being
+    /// The manifests with this blob whose other blobs nothing fetches yet. They count as being
     /// completed from now on.
     pub(super) fn to_complete(
         &mut self,
@@ -90,9 +90,8 @@ impl Pending {
         let mut found = vec![];
         let entries = self.manifests.get_mut(repository).into_iter().flatten();
         for (_, entry) in entries {
-            let is_due = !entry.is_completing
-                && entry.manifest.kind() == ManifestKind::Image
-                && entry.manifest.blobs().any(|it| it.digest == *blob);
+            let is_due =
+                !entry.is_completing && entry.manifest.blobs().any(|it| it.digest == *blob);
             if is_due {
                 entry.is_completing = true;
                 found.push(entry.manifest.clone());
@@ -109,10 +108,12 @@ impl Pending {
         }
     }
 
-    /// The indexes that list this manifest.
+    /// The indexes that list this image for a platform. An attestation has none, and is no reason
+    /// to store an index.
     pub(super) fn parents(&self, repository: &RepositoryPath, child: &Digest) -> Vec<Manifest> {
+        let is_it = |it: &Descriptor| it.digest == *child && !is_attestation(it);
         let all = self.of_repository(repository);
-        all.filter(|manifest| manifest.children().iter().any(|it| it.digest == *child))
+        all.filter(|manifest| manifest.children().iter().any(is_it))
             .cloned()
             .collect()
     }
@@ -121,6 +122,12 @@ impl Pending {
         let all = self.manifests.get(repository).into_iter().flatten();
         all.map(|(_, entry)| &entry.manifest)
     }
+}
+
+/// Whether an index lists this for no platform, as BuildKit writes attestations.
+pub(super) fn is_attestation(child: &Descriptor) -> bool {
+    let platform = child.platform.as_ref();
+    platform.is_some_and(|platform| platform.os == "unknown")
 }
 
 #[cfg(test)]
@@ -198,7 +205,7 @@ mod tests {
         assert_eq!(pending.parents(&a, &one.digest()), [index]);
         assert!(pending.parents(&a, &Digest::sha256(b"x")).is_empty());
         assert!(pending.parents(&path("b"), &one.digest()).is_empty());
-        // An index has no blobs to complete.
+        // What it lists is no blob.
         assert!(pending.to_complete(&a, &one.digest()).is_empty());
     }
 
