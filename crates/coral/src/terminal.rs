@@ -334,7 +334,7 @@ mod tests {
             .shown()
             .running
             .values()
-            .map(|it| it.length())
+            .map(ProgressBar::length)
             .collect();
         assert_eq!(lengths, [Some(7)]);
         terminal.observe(&two, &Event::Ended);
