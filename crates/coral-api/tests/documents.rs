@@ -278,6 +278,21 @@ fn fields_that_do_not_work_yet_are_refused_by_name() {
 }
 
 #[test]
+fn planned_fields_of_one_kind_are_unknown_fields_of_the_others() {
+    for field in ["fromPods", "driftPolicy"] {
+        for kind in ["Registry", "ImageBuild"] {
+            let text = format!(
+                "apiVersion: stvz.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n  {field}: {{}}\n"
+            );
+            let errors = errors(&text);
+            let expected = format!("f.yaml:5: {kind} \"a\": spec: unknown field \"{field}\"");
+            assert!(errors.contains(&expected), "{errors}");
+            assert!(!errors.contains("not supported yet"), "{errors}");
+        }
+    }
+}
+
+#[test]
 fn ill_shaped_parts_are_named_with_the_shape_they_need() {
     insta::assert_snapshot!(spec_errors("registry: main\nrepositories: debian\n"), @r#"
     5: spec.registry: must be a mapping, not "main"

@@ -130,7 +130,7 @@ impl Bounds<'_> {
     }
 
     fn say(&mut self, line: usize, path: &str, message: &str) {
-        if !self.findings.touch(path) {
+        if !self.findings.overlaps(path) {
             self.findings.at(line, path, message);
         }
     }

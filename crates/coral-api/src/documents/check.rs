@@ -14,9 +14,6 @@ use super::finding::Findings;
 use super::node::{Entry, Node, Value};
 use super::suggestion::{hint, nearest, shown};
 
-/// Fields that are planned but do not work yet, with the path of the object that they belong to.
-const NOT_YET: [(&str, &str); 2] = [("spec", "fromPods"), ("spec", "driftPolicy")];
-
 /// Checks `node` at `path` against `schema`. `None` if it cannot be repaired.
 pub(super) fn check(
     node: &Node,
@@ -151,7 +148,7 @@ fn check_object(node: &Node, schema: &Json, path: &str, findings: &mut Findings)
             None if closed => {
                 if let Some(name) = unknown(entry, path, &known, findings) {
                     meant.push(name);
-                    findings.mean(joined(path, name));
+                    findings.mark_mentioned(joined(path, name));
                 }
             }
             None => {}
@@ -210,11 +207,11 @@ pub(super) fn unknown<'a>(
     findings: &mut Findings,
 ) -> Option<&'a str> {
     let key = entry.key.as_str();
-    let whole = joined(path, key);
-    if NOT_YET.contains(&(path, key)) {
+    let full_path = joined(path, key);
+    if findings.planned.contains(&full_path.as_str()) {
         findings.add(
             entry.line,
-            &whole,
+            &full_path,
             format_args!("field {key:?} is not supported yet"),
         );
         return None;
@@ -230,7 +227,7 @@ pub(super) fn unknown<'a>(
         format!("{path}: ")
     };
     let message = format!("{place}unknown field {:?}{hint}", shown(key));
-    findings.add(entry.line, &whole, message);
+    findings.add(entry.line, &full_path, message);
     meant
 }
 
