@@ -68,20 +68,20 @@ pub enum Object {
 impl Object {
     /// Kind, namespace and name, by which objects are told apart.
     pub fn key(&self) -> (&str, &str, &str) {
-        fn of(meta: &ObjectMeta) -> (&str, &str) {
+        fn namespace_and_name(meta: &ObjectMeta) -> (&str, &str) {
             (metadata::namespace(meta), metadata::name(meta))
         }
         match self {
             Self::RegistryMirror(mirror) => {
-                let (namespace, name) = of(&mirror.metadata);
+                let (namespace, name) = namespace_and_name(&mirror.metadata);
                 (crate::names::kind::REGISTRY_MIRROR, namespace, name)
             }
             Self::Registry(registry) => {
-                let (namespace, name) = of(&registry.metadata);
+                let (namespace, name) = namespace_and_name(&registry.metadata);
                 (crate::names::kind::REGISTRY, namespace, name)
             }
             Self::Secret(secret) => {
-                let (namespace, name) = of(&secret.metadata);
+                let (namespace, name) = namespace_and_name(&secret.metadata);
                 ("Secret", namespace, name)
             }
             Self::Skipped { kind, name, .. } => (kind, "", name),

@@ -69,7 +69,9 @@ fn an_external_registry_has_the_older_defaults() {
         panic!("an address");
     };
     assert_eq!(address.host.as_str(), "reg.example:5000");
-    assert!(address.reach == coral_api::Reach::default() && address.secret.is_none());
+    assert!(
+        address.transport == coral_api::TransportSettings::default() && address.secret.is_none()
+    );
 }
 
 #[test]
