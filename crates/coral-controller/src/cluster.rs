@@ -97,11 +97,11 @@ impl Cluster {
         watches.begin(webhooks);
         let namespace = &context.config.nodes_namespace;
         let api = Api::namespaced(context.client.clone(), namespace);
-        let mut config = Watch::of(api, &self.agents_config, Topic::AgentsConfig);
+        let mut config = Watch::new(api, &self.agents_config, Topic::AgentsConfig);
         config.config = by_name(AGENTS_CONFIG);
         watches.begin(config);
         let api = Api::namespaced(context.client.clone(), namespace);
-        let mut agents = Watch::of(api, &self.agent_pods, Topic::AgentPods);
+        let mut agents = Watch::new(api, &self.agent_pods, Topic::AgentPods);
         agents.config = watcher::Config::default().labels(AGENTS);
         agents.strip = strip_pod;
         agents.same =

@@ -28,7 +28,7 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_OF_ADDRESS: usize = 16;
 
 /// What the endpoint needs.
-pub(crate) struct Needs {
+pub(crate) struct Dependencies {
     /// The namespace with the certificate and the signing key.
     pub(crate) namespace: String,
     /// How the API server is asked.
@@ -40,15 +40,19 @@ pub(crate) struct Needs {
 }
 
 /// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, needs: Needs, stop: CancellationToken) {
-    let Needs {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    dependencies: Dependencies,
+    stop: CancellationToken,
+) {
+    let Dependencies {
         namespace,
         client,
         metrics,
         results,
-    } = needs;
+    } = dependencies;
     let tls = Tls::required();
-    let material = material::Material::default();
+    let material = material::SigningMaterial::default();
     let following = material::follow(client.clone(), namespace, tls.clone(), material.clone());
     let router = server::router(server::Endpoint::new(client, material, metrics, results));
     tokio::select! {

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::changes::{Changes, Topic};
 use crate::events::Events;
-use crate::store::{Store, Taken};
+use crate::store::{Store, StoreChange};
 
 /// The first wait after an error of a watch; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(200);
@@ -43,11 +43,11 @@ where
 {
     /// All objects of the kind, in every namespace.
     pub(crate) fn all(client: &Client, store: &Store<K>, topic: Topic) -> Self {
-        Self::of(Api::all(client.clone()), store, topic)
+        Self::new(Api::all(client.clone()), store, topic)
     }
 
     /// The objects of `api`.
-    pub(crate) fn of(api: Api<DeserializeGuard<K>>, store: &Store<K>, topic: Topic) -> Self {
+    pub(crate) fn new(api: Api<DeserializeGuard<K>>, store: &Store<K>, topic: Topic) -> Self {
         Self {
             api,
             config: watcher::Config::default(),
@@ -64,7 +64,7 @@ where
     pub(crate) async fn run(self, changes: Changes, refused: impl Fn(Option<&kube::Error>) + Send) {
         let kind = K::kind(&());
         let mut events = pin!(watcher(self.api, self.config));
-        let mut trouble = Trouble::default();
+        let mut trouble = WatchFailures::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
@@ -81,9 +81,9 @@ where
                     });
                     let broken = broken(&event);
                     match self.store.take(event, self.same) {
-                        Taken::Unchanged => {}
-                        Taken::Changed => changes.notify(self.topic),
-                        Taken::Broken(key, why) => {
+                        StoreChange::Unchanged => {}
+                        StoreChange::Changed => changes.notify(self.topic),
+                        StoreChange::Broken(key, why) => {
                             tracing::warn!(
                                 %kind,
                                 object = %key,
@@ -155,11 +155,11 @@ fn words(error: &watcher::Error) -> String {
 
 /// Errors of one watch in a row: logged when they begin and when they end.
 #[derive(Default)]
-struct Trouble {
+struct WatchFailures {
     failures: u32,
 }
 
-impl Trouble {
+impl WatchFailures {
     fn begin(&mut self, kind: &str, error: &watcher::Error, is_refusal: bool) -> Duration {
         // A single error is no news: the API server ends every watch from time to time.
         let why = words(error);

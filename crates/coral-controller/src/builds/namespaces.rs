@@ -20,16 +20,16 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::names::SELECTOR;
-use crate::backoff::{Growth, has_come};
+use crate::backoff::{BackoffBounds, has_come};
 use crate::changes::{Changes, Topic};
 use crate::namespace_watches::NamespaceWatches;
 use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
 use crate::store::Store;
 
 /// How long a namespace is watched after its last build.
-const KEPT: Duration = Duration::from_mins(5);
+const IDLE_RETENTION: Duration = Duration::from_mins(5);
 /// When a right that is missing is asked for again: an administrator waits for the effect.
-const AFTER_REFUSAL: Growth = Growth {
+const REFUSAL_BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(1),
 };
@@ -39,7 +39,7 @@ struct BuildNamespace {
     may_run: watch::Receiver<Option<bool>>,
     /// Begun once the right is there: until then each watch would be refused.
     workloads: Option<Workloads>,
-    _asking: JoinSet<()>,
+    _poller: JoinSet<()>,
 }
 
 /// What is watched in a namespace.
@@ -53,7 +53,7 @@ impl BuildNamespace {
     fn begin(client: &Client, changes: &Changes, namespace: &str) -> Self {
         let (answer, may_run) = watch::channel(None);
         let mut asking = JoinSet::new();
-        let asked = Asking {
+        let asked = RightsPoller {
             client: client.clone(),
             changes: changes.clone(),
             namespace: namespace.to_owned(),
@@ -63,7 +63,7 @@ impl BuildNamespace {
         Self {
             may_run,
             workloads: None,
-            _asking: asking,
+            _poller: asking,
         }
     }
 
@@ -136,11 +136,11 @@ impl Workload {
     }
 
     pub(super) fn add_pod(&mut self, pod: &Arc<Pod>) {
-        let made = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
+        let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
         for owner in pod.metadata.owner_references.iter().flatten() {
             let known = self.pods.entry(owner.uid.clone());
             let newest = known.or_insert_with(|| pod.clone());
-            if made(pod) > made(newest) {
+            if created(pod) > created(newest) {
                 *newest = pod.clone();
             }
         }
@@ -201,14 +201,14 @@ impl Workloads {
 }
 
 /// Asks again and again whether builds may run in a namespace, until it is dropped.
-struct Asking {
+struct RightsPoller {
     client: Client,
     changes: Changes,
     namespace: String,
     answer: watch::Sender<Option<bool>>,
 }
 
-impl Asking {
+impl RightsPoller {
     async fn run(self) {
         let mut refusals = 0;
         loop {
@@ -229,7 +229,7 @@ impl Asking {
             };
             let pause = match refusals {
                 0 => ASK_AGAIN_AFTER_GRANT,
-                refusals => AFTER_REFUSAL.after(refusals),
+                refusals => REFUSAL_BACKOFF.after(refusals),
             };
             tokio::time::sleep(crate::backoff::jittered(pause)).await;
         }
@@ -238,9 +238,9 @@ impl Asking {
 
 /// The namespaces with a build to run, or that had one not long ago.
 #[derive(Default)]
-pub(super) struct BuildNamespaces(BTreeMap<String, Followed>);
+pub(super) struct BuildNamespaces(BTreeMap<String, WatchedNamespace>);
 
-struct Followed {
+struct WatchedNamespace {
     namespace: BuildNamespace,
     /// When it had a build to run last.
     used: Timestamp,
@@ -258,15 +258,18 @@ impl BuildNamespaces {
     ) {
         for namespace in namespaces {
             let known = self.0.entry(namespace.clone());
-            let known = known.or_insert_with(|| Followed {
+            let known = known.or_insert_with(|| WatchedNamespace {
                 namespace: BuildNamespace::begin(client, changes, namespace),
                 used: now,
             });
             known.used = now;
         }
         self.0.retain(|_, known| {
-            let until = known.used.saturating_add(KEPT).unwrap_or(Timestamp::MAX);
-            !has_come(until, now, KEPT)
+            let until = known
+                .used
+                .saturating_add(IDLE_RETENTION)
+                .unwrap_or(Timestamp::MAX);
+            !has_come(until, now, IDLE_RETENTION)
         });
         for (namespace, known) in &mut self.0 {
             known.namespace.follow(client, changes, namespace);

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::decide::LockState;
 use super::generate;
 use crate::ObjectKey;
-use crate::api::{ApiError, Known, Writer};
+use crate::api::{ApiError, StaticKind, Writer};
 use crate::changes::Topic;
 use crate::follow::Watch;
 use crate::store::Store;
@@ -119,7 +119,7 @@ async fn put(
     }
 }
 
-async fn apply_if_different<K: Known + Serialize>(
+async fn apply_if_different<K: StaticKind + Serialize>(
     writer: &Writer,
     store: &Store<K>,
     name: &str,
@@ -136,7 +136,7 @@ async fn apply_if_different<K: Known + Serialize>(
     Ok(())
 }
 
-async fn remove_if_there<K: Known>(
+async fn remove_if_there<K: StaticKind>(
     writer: &Writer,
     store: &Store<K>,
     name: &str,
@@ -171,7 +171,7 @@ where
     K: serde::de::DeserializeOwned,
 {
     let api = kube::Api::<DeserializeGuard<K>>::all(client.clone());
-    let mut watch = Watch::of(api, store, Topic::Lock);
+    let mut watch = Watch::new(api, store, Topic::Lock);
     watch.config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     watch
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::addresses;
 use crate::api::ApiError;
-use crate::backoff::{Growth, has_come};
+use crate::backoff::{BackoffBounds, has_come};
 use crate::context::Context;
 
 /// How long addresses that were read count as current.
@@ -19,7 +19,7 @@ const CURRENT: Duration = Duration::from_mins(5);
 const MISSING: Duration = Duration::from_secs(30);
 
 /// How long to wait after a read that failed while nothing is known.
-const FAILED: Growth = Growth {
+const FAILED: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(5),
 };

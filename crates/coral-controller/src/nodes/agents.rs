@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::world::NodeView;
+use super::input::NodeView;
 
 /// How long an agent may be away: a rolling update replaces it within seconds.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(1);
@@ -61,11 +61,11 @@ impl Silences {
             // A time in the future was recorded before the clock was set back.
             let began = self.0.get(&node.name).copied().unwrap_or(now).min(now);
             since.insert(node.name.clone(), began);
-            let told = began + PATIENCE;
-            if told <= now {
+            let due = began + PATIENCE;
+            if due <= now {
                 node.silent = Some(why);
             } else {
-                next = Some(next.map_or(told, |next| next.min(told)));
+                next = Some(next.map_or(due, |next| next.min(due)));
             }
         }
         self.0 = since;
@@ -185,8 +185,8 @@ mod tests {
         let (mut silences, mut seen) = (Silences::default(), nodes());
         let gone = pods(&[("b", "n2", "True")]);
         silences.note(&mut seen, Some(&gone), at(100_000));
-        let told = silences.note(&mut seen, Some(&gone), at(10));
-        assert_eq!(told, Some(at(70)));
+        let due = silences.note(&mut seen, Some(&gone), at(10));
+        assert_eq!(due, Some(at(70)));
         silences.note(&mut seen, Some(&gone), at(70));
         assert!(silence(seen.iter()).is_some());
     }

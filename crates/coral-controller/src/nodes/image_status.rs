@@ -13,10 +13,10 @@ use coral_image::ImageRef;
 use jiff::Timestamp;
 
 use super::agents::{Silence, silence};
+use super::input::WantedImage;
 use super::placement::Placement;
 use super::reported::Reported;
 use super::resolution::Resolutions;
-use super::world::WantedImage;
 
 const MAX_TEXT: usize = 1024;
 
@@ -279,7 +279,7 @@ fn number(count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{digest, node, reporting, wish};
-    use super::super::world::NodeView;
+    use super::super::input::NodeView;
     use super::*;
     use coral_api::node_images::NodeImageStatus;
 

@@ -7,9 +7,9 @@ use coral_api::names::label;
 use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
+use super::input::{NodeView, WantedImage};
 use super::reported::Reported;
 use super::shares::{self, Claimant, PullEvidence};
-use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
 /// The decision for all nodes.
@@ -293,7 +293,7 @@ fn generation(owners: &[&WantedImage]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{digest, node, reported_image, wish};
-    use super::super::world::Placed;
+    use super::super::input::NodeImagesView;
     use super::*;
     use coral_api::node_images::{NodeImagesSpec, NodeImagesStatus};
 
@@ -338,12 +338,12 @@ mod tests {
             ..NodeImage::default()
         });
         let mut node = node(name, &[]);
-        node.placed = Some(Placed {
+        node.placed = Some(NodeImagesView {
             spec: NodeImagesSpec {
                 images: images.collect(),
                 ..NodeImagesSpec::default()
             },
-            ..Placed::default()
+            ..NodeImagesView::default()
         });
         node
     }

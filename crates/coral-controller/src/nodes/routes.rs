@@ -12,7 +12,7 @@ use coral_api::registry_route::{RegistryRouteStatus, SourcePolicy};
 use jiff::Timestamp;
 
 use super::agents::silence;
-use super::world::{HostsInForce, NodeView, RegistryView};
+use super::input::{AllowedHosts, NodeView, RegistryView};
 use crate::ObjectKey;
 
 const MAX_LACKING: usize = 10;
@@ -124,7 +124,7 @@ pub(crate) fn for_node(
     table: &Table,
     routes: &[RouteView],
     registries: &[RegistryView],
-    in_force: &HostsInForce,
+    in_force: &AllowedHosts,
 ) -> NodeHosts {
     let mut entries: BTreeMap<String, NodeRegistry> = BTreeMap::new();
     for (host, routed) in table {
@@ -415,7 +415,7 @@ mod tests {
     fn a_node_gets_the_own_names_of_registries_and_the_routed_hosts() {
         let (registries, routes) = ([registry()], [route("out", &["quay.io"])]);
         let table = table(&routes, &registries);
-        let none = HostsInForce(Some(BTreeSet::new()));
+        let none = AllowedHosts(Some(BTreeSet::new()));
         let entries = for_node(&node("n1", &[]), &table, &routes, &registries, &none).entries;
         assert_eq!(hosts_of(&entries), ["quay.io", "reg.coral-system.svc:5000"]);
         assert_eq!(entries[0].registry, "reg.coral-system.svc:5000");
@@ -431,7 +431,7 @@ mod tests {
         let registries: Vec<RegistryView> = tenants.chain([registry()]).collect();
         let routes = [route("out", &["quay.io"])];
         let table = table(&routes, &registries);
-        let none = HostsInForce(Some(BTreeSet::new()));
+        let none = AllowedHosts(Some(BTreeSet::new()));
         let hosts = for_node(&node("n1", &[]), &table, &routes, &registries, &none);
         assert_eq!(hosts.entries.len(), MAX_NODE_REGISTRIES);
         assert_eq!(hosts.left_out, 2);
@@ -474,11 +474,11 @@ mod tests {
     fn a_file_stays_until_the_lock_was_narrowed() {
         let registries = [registry()];
         let with_file = routed("n1");
-        let allowing = HostsInForce(Some(BTreeSet::from(["quay.io".to_owned()])));
+        let allowing = AllowedHosts(Some(BTreeSet::from(["quay.io".to_owned()])));
         for (in_force, expected) in [
             (allowing, true),
-            (HostsInForce(None), true),
-            (HostsInForce(Some(BTreeSet::new())), false),
+            (AllowedHosts(None), true),
+            (AllowedHosts(Some(BTreeSet::new())), false),
         ] {
             let hosts = for_node(&with_file, &Table::new(), &[], &registries, &in_force);
             let entries = hosts.entries;

@@ -55,7 +55,7 @@ fn on_trial(claims: &[Claimant<'_>], places: usize) -> BTreeSet<usize> {
         .filter(|&i| claims[i].seen != PullEvidence::Held)
         .collect();
     waiting.sort_by_key(|&i| claims[i].seen == PullEvidence::Failed);
-    let mut room = Allowance::of(ON_TRIAL);
+    let mut room = Allowance::per_namespace(ON_TRIAL);
     let turns = waiting.into_iter().filter_map(|i| {
         let turn = room.turn(&claims[i].namespaces)?;
         Some((claims[i].seen == PullEvidence::Failed, turn, i))
@@ -76,7 +76,7 @@ fn shared_out(claims: &[Claimant<'_>], claimants: Vec<usize>, places: usize) -> 
             *wanted.entry(namespace).or_default() += 1;
         }
     }
-    let mut room = Allowance::of(share(wanted.into_values().collect(), places));
+    let mut room = Allowance::per_namespace(share(wanted.into_values().collect(), places));
     let (mut chosen, rest): (Vec<usize>, Vec<usize>) = claimants
         .into_iter()
         .partition(|&i| room.take(&claims[i].namespaces));
@@ -92,7 +92,7 @@ struct Allowance<'a> {
 }
 
 impl<'a> Allowance<'a> {
-    fn of(each: usize) -> Self {
+    fn per_namespace(each: usize) -> Self {
         Self {
             each,
             taken: BTreeMap::new(),

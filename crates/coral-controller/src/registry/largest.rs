@@ -81,11 +81,11 @@ impl Repositories {
         });
         candidates.truncate(MOST);
         candidates.sort_by_key(|it| (Reverse(it.bytes), it.name));
-        let told = candidates.into_iter().map(|it| StoredRepository {
+        let entries = candidates.into_iter().map(|it| StoredRepository {
             name: it.name.to_owned(),
             stored: it.words,
         });
-        told.collect()
+        entries.collect()
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Registry;
 use super::build::SELECTOR;
-use crate::backoff::Growth;
+use crate::backoff::BackoffBounds;
 use crate::changes::{Changes, Topic};
 use crate::namespace_watches::NamespaceWatches;
 use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
@@ -26,7 +26,7 @@ use crate::store::Store;
 /// How long the first look at a namespace may take within a pass.
 const FIRST_LIST: Duration = Duration::from_secs(5);
 /// When a right that is missing is asked for again: an administrator waits for the effect.
-const AFTER_REFUSAL: Growth = Growth {
+const REFUSAL_BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(10),
     longest: Duration::from_mins(1),
 };
@@ -143,7 +143,7 @@ impl FollowRights {
             };
             let pause = match refusals {
                 0 => ASK_AGAIN_AFTER_GRANT,
-                refusals => AFTER_REFUSAL.after(refusals),
+                refusals => REFUSAL_BACKOFF.after(refusals),
             };
             let each = FOR_EACH.saturating_mul(u32::try_from(all.len()).unwrap_or(u32::MAX));
             let after = Instant::now() + crate::backoff::jittered(pause.max(each));

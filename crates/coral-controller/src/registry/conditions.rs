@@ -10,8 +10,8 @@ use kube::ResourceExt as _;
 
 use super::Registry;
 use super::claim;
-use super::observe::Found;
-use super::space::{Level, Storage};
+use super::observe::ExistingObjects;
+use super::space::{Storage, StorageLevel};
 
 /// Longest message of a Registry that is repeated on other objects.
 const MAX_QUOTED: usize = 300;
@@ -45,7 +45,7 @@ impl ConditionValue {
 
 /// The conditions that a decision gives a Registry.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Outlook {
+pub(super) struct RegistryConditions {
     ready: Option<ConditionValue>,
     progressing: Option<(&'static str, String)>,
     degraded: Option<(&'static str, String)>,
@@ -57,7 +57,7 @@ pub(super) struct Outlook {
     scrub: Option<RegistryScrubStatus>,
 }
 
-impl Outlook {
+impl RegistryConditions {
     /// The Registry is not worked on, for this reason.
     pub(super) fn refuse(&mut self, saying: ConditionValue) {
         match saying.truth {
@@ -92,8 +92,8 @@ impl Outlook {
 
     /// The Registry said what it stores. A full one needs a person's attention.
     pub(super) fn stores(&mut self, storage: Storage) {
-        if storage.level == Level::Full {
-            self.degrade(Level::Full.reason(), &storage.message());
+        if storage.level == StorageLevel::Full {
+            self.degrade(StorageLevel::Full.reason(), &storage.message());
         }
         self.storage = Some(storage);
     }
@@ -213,26 +213,30 @@ pub(crate) fn why_not_ready(registry: &Registry) -> Option<String> {
 }
 
 /// Says whether the workload serves, and if not, what its pod waits for.
-pub(super) fn of_workload(found: &Found, host: &str, outlook: &mut Outlook) {
-    let set = found.stateful_set.as_deref();
+pub(super) fn of_workload(
+    existing: &ExistingObjects,
+    host: &str,
+    conditions: &mut RegistryConditions,
+) {
+    let set = existing.stateful_set.as_deref();
     if set.is_some_and(is_serving) {
-        outlook.ready = Some(ConditionValue {
+        conditions.ready = Some(ConditionValue {
             truth: Truth::True,
             reason: "Serving",
             message: format!("serves as {host}"),
         });
         return;
     }
-    let trouble = found.pod.as_deref().and_then(|pod| {
+    let trouble = existing.pod.as_deref().and_then(|pod| {
         let (reason, mut message) = trouble(pod)?;
-        let set = found.stateful_set.as_deref();
-        if let Some(advice) = claim::advice(pod, set, found.classes.as_ref()) {
+        let set = existing.stateful_set.as_deref();
+        if let Some(advice) = claim::advice(pod, set, existing.classes.as_ref()) {
             message = format!("{message}; {advice}");
         }
         Some((reason, message))
     });
     let (reason, message) = trouble.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
-    outlook.wait(reason, &message);
+    conditions.wait(reason, &message);
 }
 
 fn is_serving(set: &StatefulSet) -> bool {
