@@ -15,20 +15,20 @@ use crate::contract::{
 use crate::pod::{Pod, PodError};
 
 /// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an answer that are read.
 const MOST_BYTES: usize = 64 * 1024;
 /// How long to retry while the controller cannot answer, or does not yet know that the step runs:
 /// replacing a controller takes less.
-const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
+const RETRY_FOR: Duration = Duration::from_mins(2);
 /// How long `push` retries while the controller or its API server is unavailable, because what was
 /// built would be lost. The timeout of the run continues.
-const PUSH_ASKS_FOR: Duration = Duration::from_mins(15);
+const PUSH_RETRY_FOR: Duration = Duration::from_mins(15);
 /// How long `push` tries to report its result: the controller reads it from the pod a second later.
-const TELL_FOR: Duration = Duration::from_secs(2);
+const REPORT_FOR: Duration = Duration::from_secs(2);
 /// How many times it tries, since each request may reach another of several controllers, of which
 /// one leads.
-const TELL_TIMES: usize = 5;
+const REPORT_ATTEMPTS: usize = 5;
 /// The first pause between two requests; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -105,8 +105,8 @@ impl ExchangeError {
             _ => return None,
         };
         Some(match step {
-            Step::Push if is_away => PUSH_ASKS_FOR,
-            _ => ASK_AGAIN_FOR,
+            Step::Push if is_away => PUSH_RETRY_FOR,
+            _ => RETRY_FOR,
         })
     }
 }
@@ -114,7 +114,7 @@ impl ExchangeError {
 impl Controller {
     /// The controller that made this pod: its address is in the environment, the authority's
     /// certificates and the token are files of the pod.
-    pub fn of(pod: &Pod, step: Step) -> Result<Self, ExchangeError> {
+    pub fn from_pod(pod: &Pod, step: Step) -> Result<Self, ExchangeError> {
         let url = std::env::var(env::CONTROLLER).map_err(|_| ExchangeError::NoController)?;
         let authority = pod.authority()?.unwrap_or_default();
         Ok(Self::new(url, authority, pod.path(path::TOKEN), step))
@@ -164,7 +164,7 @@ impl Controller {
     /// the pod is the regular way; this is faster than the node.
     pub async fn tell(&self, message: &str) -> Result<(), ExchangeError> {
         let telling = async {
-            for _ in 1..TELL_TIMES {
+            for _ in 1..REPORT_ATTEMPTS {
                 match self.post(RESULTS_PATH, message.as_bytes().to_vec()).await {
                     // This controller does not lead.
                     Err(ExchangeError::Refused { status, .. })
@@ -174,7 +174,7 @@ impl Controller {
             }
             self.post(RESULTS_PATH, message.as_bytes().to_vec()).await
         };
-        let told = tokio::time::timeout(TELL_FOR, telling).await;
+        let told = tokio::time::timeout(REPORT_FOR, telling).await;
         told.unwrap_or(Err(ExchangeError::Late)).map(drop)
     }
 
@@ -222,7 +222,7 @@ impl Controller {
             .tls_certs_only(trusted.map_err(ExchangeError::Authority)?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE);
+            .timeout(REQUEST_TIMEOUT);
         builder.build().map_err(ExchangeError::Authority)
     }
 }

@@ -12,7 +12,7 @@ use crate::access::{AccessError, CredentialSource, StepCredential};
 use crate::contract::BuildContainer;
 
 /// How failures at the internal registry, which may be restarting, are retried.
-pub(crate) const INSIDE: RetryPolicy = RetryPolicy {
+pub(crate) const INTERNAL_RETRY: RetryPolicy = RetryPolicy {
     limit: 9,
     max_backoff: Duration::from_secs(30),
 };
@@ -87,7 +87,8 @@ impl<'a> Login<'a> {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let Some(wait) = next_wait(&policy, attempt, self.hope(&error), rand::random()) else {
+            let Some(wait) = next_wait(&policy, attempt, self.retry_after(&error), rand::random())
+            else {
                 return Err(error);
             };
             tracing::warn!(
@@ -102,9 +103,11 @@ impl<'a> Login<'a> {
     }
 
     /// How soon a retry may help at the earliest, including a retry with another credential.
-    fn hope(&mut self, error: &impl Failure) -> Option<Duration> {
+    fn retry_after(&mut self, error: &impl Failure) -> Option<Duration> {
         let may_help = error.is_unauthorized() && self.is_refused();
-        error.hope().or_else(|| may_help.then_some(Duration::ZERO))
+        error
+            .retry_after()
+            .or_else(|| may_help.then_some(Duration::ZERO))
     }
 
     /// The registry refused the credential. Returns whether another one may be accepted: the
@@ -146,15 +149,15 @@ impl<'a> Login<'a> {
 /// A failure at a registry.
 pub(crate) trait Failure: std::error::Error + Sized + 'static {
     /// How soon it may pass at the earliest; `None` if it does not pass meanwhile.
-    fn hope(&self) -> Option<Duration>;
+    fn retry_after(&self) -> Option<Duration>;
 
     /// Whether the registry refused the credential.
     fn is_unauthorized(&self) -> bool;
 }
 
 impl Failure for Error {
-    fn hope(&self) -> Option<Duration> {
-        hope_of_request(self.disposition())
+    fn retry_after(&self) -> Option<Duration> {
+        retry_after_request(self.disposition())
     }
 
     fn is_unauthorized(&self) -> bool {
@@ -163,7 +166,7 @@ impl Failure for Error {
 }
 
 impl Failure for CopyError {
-    fn hope(&self) -> Option<Duration> {
+    fn retry_after(&self) -> Option<Duration> {
         hope_of_copy(self.cause())
     }
 
@@ -182,7 +185,7 @@ fn hope_of_copy(cause: Cause) -> Option<Duration> {
 }
 
 /// The same of a single request.
-fn hope_of_request(disposition: Disposition) -> Option<Duration> {
+fn retry_after_request(disposition: Disposition) -> Option<Duration> {
     match disposition {
         Disposition::Retry => Some(Duration::ZERO),
         Disposition::RetryAfter(asked) => hope_of_copy(Cause::After(asked)),
@@ -194,11 +197,11 @@ fn hope_of_request(disposition: Disposition) -> Option<Duration> {
 fn next_wait(
     policy: &RetryPolicy,
     attempt: u32,
-    hope: Option<Duration>,
+    retry_after: Option<Duration>,
     jitter: f64,
 ) -> Option<Duration> {
-    let hope = hope.filter(|_| attempt < policy.limit)?;
-    Some(policy.backoff(attempt, jitter).max(hope))
+    let retry_after = retry_after.filter(|_| attempt < policy.limit)?;
+    Some(policy.backoff(attempt, jitter).max(retry_after))
 }
 
 #[cfg(test)]
@@ -219,6 +222,6 @@ mod tests {
         let asked = Duration::from_secs(20);
         assert_eq!(wait(1, Cause::After(asked)), Some(asked));
         let day = Disposition::RetryAfter(Duration::from_hours(24));
-        assert_eq!(hope_of_request(day), None);
+        assert_eq!(retry_after_request(day), None);
     }
 }

@@ -23,21 +23,21 @@ use crate::pod::{Pod, PodError};
 use crate::provenance;
 use output::BuiltImage;
 pub use output::OutputError;
-use target::{Sent, Target};
+use target::{BlobBytes, Target};
 
 /// How often a failing push is tried again.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicies {
     /// For the internal registry, which may be restarting: without it the build fails.
     pub inside: RetryPolicy,
     /// For each repository of `alsoTo`.
     pub outside: RetryPolicy,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicies {
     fn default() -> Self {
         Self {
-            inside: login::INSIDE,
+            inside: login::INTERNAL_RETRY,
             outside: RetryPolicy::default(),
         }
     }
@@ -100,7 +100,7 @@ pub enum PushError {
 
 /// A repository with the tags that it gets, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
+struct TaggedRepository {
     repository: Repository,
     tags: Vec<Tag>,
 }
@@ -110,7 +110,7 @@ struct Wanted {
 pub async fn push(
     pod: &Pod,
     credentials: &dyn CredentialSource,
-    patience: Patience,
+    retry: RetryPolicies,
 ) -> Result<PushReport, PushError> {
     let began = Instant::now();
     let run = pod.run()?;
@@ -119,7 +119,7 @@ pub async fn push(
     let push = Push {
         record: pod.record()?,
         copier: Copier::default(),
-        patience,
+        retry,
         pod,
         run: &run,
         image: &image,
@@ -136,8 +136,8 @@ pub async fn push(
 }
 
 /// The repositories inside with their tags, in the order in which they are named first.
-fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+fn wanted_inside(run: &BuildJson) -> Result<Vec<TaggedRepository>, PushError> {
+    let mut wanted: Vec<TaggedRepository> = Vec::new();
     let below = format!("{}/", run.namespace);
     for text in run.output.references() {
         let (repository, tag) = parsed(&text)?;
@@ -149,7 +149,7 @@ fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
         }
         match wanted.iter_mut().find(|it| it.repository == repository) {
             Some(known) => known.tags.push(tag),
-            None => wanted.push(Wanted {
+            None => wanted.push(TaggedRepository {
                 repository,
                 tags: vec![tag],
             }),
@@ -161,7 +161,7 @@ fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
     Ok(wanted)
 }
 
-fn wanted_outside(also_to: &AlsoTo) -> Result<Wanted, PushError> {
+fn wanted_outside(also_to: &AlsoTo) -> Result<TaggedRepository, PushError> {
     let texts = also_to.tags.iter();
     let texts = texts.map(|tag| format!("{}:{tag}", also_to.repository));
     let found: Vec<(Repository, Tag)> =
@@ -170,7 +170,7 @@ fn wanted_outside(also_to: &AlsoTo) -> Result<Wanted, PushError> {
         return Err(PushError::NoTags(also_to.repository.clone()));
     };
     let tags = found.into_iter().map(|(_, tag)| tag).collect();
-    Ok(Wanted { repository, tags })
+    Ok(TaggedRepository { repository, tags })
 }
 
 fn parsed(text: &str) -> Result<(Repository, Tag), PushError> {
@@ -190,7 +190,7 @@ struct Push<'a> {
     record: FetchRecord,
     image: &'a BuiltImage,
     copier: Copier,
-    patience: Patience,
+    retry: RetryPolicies,
 }
 
 impl Push<'_> {
@@ -198,7 +198,7 @@ impl Push<'_> {
     async fn inside(
         &self,
         credentials: &dyn CredentialSource,
-        wanted: &[Wanted],
+        wanted: &[TaggedRepository],
     ) -> Result<(PushReport, BuildContainer), PushError> {
         let host = wanted[0].repository.host();
         let client = access::internal(self.pod, host)?;
@@ -210,7 +210,7 @@ impl Push<'_> {
             milliseconds: None,
         };
         for wanted in wanted {
-            let mut target = Target::new(wanted, &mut login, self.patience.inside);
+            let mut target = Target::new(wanted, &mut login, self.retry.inside);
             let sent = target.send(&self.copier, self.image).await?;
             let note = self.attach(&mut target).await;
             target.tag(self.image).await?;
@@ -266,14 +266,14 @@ impl Push<'_> {
         &self,
         position: usize,
         also_to: &AlsoTo,
-        wanted: &Wanted,
+        wanted: &TaggedRepository,
         container: &BuildContainer,
     ) -> Result<Option<String>, PushError> {
         let folder = self.pod.path(&also_to_credential(position));
         let (client, credentials) = access::also_to(&folder, wanted.repository.host(), also_to)?;
         let mut login = Login::constant(client, credentials, container.clone());
-        let mut target = Target::new(wanted, &mut login, self.patience.outside);
-        let _: Sent = target.send(&self.copier, self.image).await?;
+        let mut target = Target::new(wanted, &mut login, self.retry.outside);
+        let _: BlobBytes = target.send(&self.copier, self.image).await?;
         let note = self.attach(&mut target).await;
         target.tag(self.image).await?;
         Ok(note)
@@ -283,7 +283,7 @@ impl Push<'_> {
     /// is of more use than none.
     async fn attach(&self, target: &mut Target<'_, '_>) -> Option<String> {
         let now = Timestamp::now();
-        let statement = provenance::statement(&provenance::Facts {
+        let statement = provenance::statement(&provenance::ProvenanceInput {
             run: self.run,
             record: &self.record,
             container: target.login().container(),
@@ -314,7 +314,7 @@ fn not_pushed(also_to: &AlsoTo, why: &str) -> Vec<PushedOutput> {
 
 /// The outputs of a repository that has the image.
 fn pushed(
-    wanted: &Wanted,
+    wanted: &TaggedRepository,
     image: &BuiltImage,
     note: Option<&str>,
 ) -> impl Iterator<Item = PushedOutput> {

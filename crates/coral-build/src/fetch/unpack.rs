@@ -28,7 +28,7 @@ const OTHERS: [(&[u8], &str); 3] = [
 
 /// What an archive is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ArchiveKind {
     /// A folder that was packed.
     Folder,
     /// A layer of an image: names that begin with `.wh.` remove what layers below have.
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 /// Unpacks a tar, compressed with gzip or not, and reads it to its end.
 pub(super) fn unpack(
     archive: &mut dyn Read,
-    kind: Kind,
+    kind: ArchiveKind,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
     let mut archive = io::BufReader::with_capacity(64 * 1024, archive);
@@ -58,7 +58,7 @@ pub(super) fn unpack(
     }
 }
 
-fn unpack_tar(from: impl Read, kind: Kind, to: &mut Destination) -> Result<(), FetchError> {
+fn unpack_tar(from: impl Read, kind: ArchiveKind, to: &mut Destination) -> Result<(), FetchError> {
     let (left, zeros) = (Cell::new(MAX_HEAD), Cell::new(0));
     let mut archive = Archive::new(Bounded {
         from,
@@ -85,7 +85,7 @@ fn unpack_tar(from: impl Read, kind: Kind, to: &mut Destination) -> Result<(), F
 
 fn write(
     entry: &mut Entry<'_, impl Read>,
-    kind: Kind,
+    kind: ArchiveKind,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
     let name = entry.path_bytes().into_owned();
@@ -93,7 +93,7 @@ fn write(
     if name.contains(&0) {
         return Err(FetchError::entry(path, "its name has a zero byte"));
     }
-    if kind == Kind::Layer && removed(path, to)? {
+    if kind == ArchiveKind::Layer && removed(path, to)? {
         return Ok(());
     }
     let header = entry.header();

@@ -11,7 +11,7 @@ use gix_zlib::Inflate;
 
 use super::GitError;
 use super::address::Address;
-use super::remote::Received;
+use super::remote::FetchedPack;
 use crate::beneath::MAX_DEPTH;
 use crate::fetch::FetchError;
 use crate::fetch::destination::{Destination, Links};
@@ -33,7 +33,7 @@ pub(super) struct Checkout {
 
 /// Writes the files of what was received into this folder of the source.
 pub(super) fn checkout(
-    received: Received,
+    received: FetchedPack,
     address: &Address,
     folder: &Path,
     to: &mut Destination,

@@ -58,7 +58,7 @@ pub(super) struct FetchTrace {
 }
 
 /// What was received: a pack with all objects of a commit, and what was asked for.
-pub(super) struct Received {
+pub(super) struct FetchedPack {
     pub(super) bundle: Bundle,
     pub(super) wanted: ObjectId,
 }
@@ -131,11 +131,11 @@ impl<'a> Remote<'a> {
         mut self,
         wanted: ObjectId,
         folder: &Path,
-    ) -> Result<Received, RemoteError> {
+    ) -> Result<FetchedPack, RemoteError> {
         let interrupt = AtomicBool::new(false);
         let mut bundle = None;
         let fetched = gix_protocol::fetch(
-            &mut One(wanted),
+            &mut WantOne(wanted),
             |pack, progress, interrupt| {
                 let written = Bundle::write_to_directory(
                     pack,
@@ -170,7 +170,7 @@ impl<'a> Remote<'a> {
         );
         fetched.map_err(|error| self.failed(&error))?;
         match bundle {
-            Some(bundle) => Ok(Received { bundle, wanted }),
+            Some(bundle) => Ok(FetchedPack { bundle, wanted }),
             None => Err(self.broken("the server sent nothing".to_owned()).into()),
         }
     }
@@ -316,9 +316,9 @@ fn object_of(name: &str, refs: &[Ref]) -> Option<ObjectId> {
 }
 
 /// Asks for one object and has none.
-struct One(ObjectId);
+struct WantOne(ObjectId);
 
-impl Negotiate for One {
+impl Negotiate for WantOne {
     fn mark_complete_and_common_ref(&mut self) -> gix_error::Result<Action> {
         Ok(Action::MustNegotiate {
             remote_ref_target_known: Vec::new(),

@@ -46,7 +46,7 @@ const HOST_KEYS: [Algorithm; 4] = [
 ];
 
 /// The message about a server that does not answer within these times.
-const SILENT: &str = "it does not answer in time";
+const NO_ANSWER: &str = "it does not answer in time";
 
 /// A session and the channel of the command that runs in it.
 type Running = (client::Handle<HostKey>, Channel<client::Msg>);
@@ -88,7 +88,7 @@ impl Ssh {
 
     async fn run_in_time(&self, address: &SshAddress) -> Result<Running, GitError> {
         let running = timeout(OPEN_TIMEOUT, self.run(address)).await;
-        running.map_err(|_| unreachable(address, SILENT))?
+        running.map_err(|_| unreachable(address, NO_ANSWER))?
     }
 
     async fn run(&self, address: &SshAddress) -> Result<Running, GitError> {
@@ -119,7 +119,7 @@ impl Ssh {
     async fn log_in(&self, address: &SshAddress) -> Result<client::Handle<HostKey>, GitError> {
         let target = (address.host.as_str(), address.port);
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
-        let stream = connecting.map_err(|_| unreachable(address, SILENT))?;
+        let stream = connecting.map_err(|_| unreachable(address, NO_ANSWER))?;
         let stream = stream.map_err(|error| unreachable(address, &error.to_string()))?;
         let host_key = HostKey {
             server: address.server(),
@@ -128,8 +128,8 @@ impl Ssh {
         let config = Arc::new(self.config(&host_key.server));
         let session = client::connect_stream(config, stream, host_key).await;
         let mut session = session.map_err(|refused| match refused {
-            Refused::HostKey(error) => error,
-            Refused::Ssh(error) => failed(address, &error),
+            ConnectError::HostKey(error) => error,
+            ConnectError::Ssh(error) => failed(address, &error),
         })?;
         let key = PrivateKeyWithHashAlg::new(Arc::clone(&self.key), None);
         let answer = session.authenticate_publickey(&address.user, key).await;
@@ -172,28 +172,31 @@ struct HostKey {
 
 /// Why there is no session.
 #[derive(Debug)]
-enum Refused {
+enum ConnectError {
     HostKey(GitError),
     Ssh(russh::Error),
 }
 
-impl From<russh::Error> for Refused {
+impl From<russh::Error> for ConnectError {
     fn from(error: russh::Error) -> Self {
         Self::Ssh(error)
     }
 }
 
 impl client::Handler for HostKey {
-    type Error = Refused;
+    type Error = ConnectError;
 
-    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Refused> {
+    async fn check_server_key(
+        &mut self,
+        shown: &PublicKeyOrCertificate,
+    ) -> Result<bool, ConnectError> {
         // Certificates are not asked for.
         let PublicKeyOrCertificate::PublicKey { key, .. } = shown else {
             return Ok(false);
         };
         let checked = self.known.check(&self.server, key);
         let refused = |problem| {
-            Refused::HostKey(GitError::HostKey {
+            ConnectError::HostKey(GitError::HostKey {
                 server: self.server.clone(),
                 problem,
             })
@@ -266,7 +269,7 @@ mod tests {
         let Err(error) = ssh.run_in_time(&address).await else {
             panic!("a session")
         };
-        assert!(error.to_string().contains(SILENT), "{error}");
+        assert!(error.to_string().contains(NO_ANSWER), "{error}");
         assert!(error.may_pass());
     }
 
