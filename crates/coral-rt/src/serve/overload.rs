@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::Timeouts;
-use super::connections::{Connections, Permit, Refused};
+use super::connections::{Connections, LimitReached, Permit};
 use super::repeated::RepeatedEvent;
 use crate::health::HEALTH_PATHS;
 
@@ -71,15 +71,15 @@ impl Reserve {
     }
 
     /// Logs the refusal of a connection from `address`; a permit to answer it, if there is one.
-    pub(super) fn acquire(&mut self, refused: Refused, address: IpAddr) -> Option<Permit> {
+    pub(super) fn acquire(&mut self, refused: LimitReached, address: IpAddr) -> Option<Permit> {
         self.log(refused, address);
         self.connections.acquire(address).ok()
     }
 
-    fn log(&mut self, refused: Refused, address: IpAddr) {
+    fn log(&mut self, refused: LimitReached, address: IpAddr) {
         let (now, advice) = (Instant::now(), self.advice);
         match refused {
-            Refused::All { limit, busiest } => {
+            LimitReached::All { limit, busiest } => {
                 if let Some(refused) = self.all.count(now) {
                     tracing::warn!(
                         limit,
@@ -91,7 +91,7 @@ impl Reserve {
                     );
                 }
             }
-            Refused::Address { limit } => {
+            LimitReached::Address { limit } => {
                 if let Some(refused) = self.address.count(now) {
                     tracing::warn!(
                         limit,
