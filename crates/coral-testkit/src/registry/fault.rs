@@ -297,10 +297,10 @@ impl Match {
 
 /// The list, with how often each fault was met.
 #[derive(Debug, Default)]
-pub(super) struct FaultList(Mutex<Vec<Listed>>);
+pub(super) struct FaultList(Mutex<Vec<ListedFault>>);
 
 #[derive(Debug)]
-struct Listed {
+struct ListedFault {
     fault: Fault,
     met: u32,
     bucket: Option<Bucket>,
@@ -327,7 +327,7 @@ impl Bucket {
     }
 }
 
-impl Listed {
+impl ListedFault {
     /// What an answer says of what is left.
     fn announcement(&self) -> Vec<Effect> {
         let (
@@ -380,7 +380,7 @@ impl Listed {
 
 impl FaultList {
     pub(super) fn add(&self, fault: Fault) {
-        self.lock().push(Listed {
+        self.lock().push(ListedFault {
             fault,
             met: 0,
             bucket: None,
@@ -414,7 +414,7 @@ impl FaultList {
         effects
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listed>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ListedFault>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
