@@ -15,7 +15,7 @@ use crate::wait::until;
 
 /// Which registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RegistryProgram {
     /// `docker-registry` 2.8 of Debian.
     DockerRegistry,
     /// distribution 3.
@@ -33,7 +33,7 @@ pub struct User {
 
 /// A running registry on loopback, on plain HTTP, empty at first.
 pub struct RegistryServer {
-    kind: Kind,
+    kind: RegistryProgram,
     process: Process,
     port: u16,
     folder: TempDir,
@@ -41,16 +41,16 @@ pub struct RegistryServer {
 
 impl RegistryServer {
     /// Starts one that allows anonymous reads and writes.
-    pub fn start(kind: Kind) -> Self {
+    pub fn start(kind: RegistryProgram) -> Self {
         Self::start_with(kind, None)
     }
 
     /// Starts one that asks for a user.
-    pub fn start_for(kind: Kind, user: User) -> Self {
+    pub fn start_for(kind: RegistryProgram, user: User) -> Self {
         Self::start_with(kind, Some(user))
     }
 
-    fn start_with(kind: Kind, user: Option<User>) -> Self {
+    fn start_with(kind: RegistryProgram, user: Option<User>) -> Self {
         if let Some(user) = user {
             crate::secrets::password(user.name, user.password);
         }
@@ -109,7 +109,7 @@ impl RegistryServer {
     }
 }
 
-impl Kind {
+impl RegistryProgram {
     pub(crate) fn program(self) -> &'static str {
         match self {
             Self::DockerRegistry => "docker-registry",
@@ -118,7 +118,7 @@ impl Kind {
     }
 }
 
-fn launch(kind: Kind, folder: &Path) -> Process {
+fn launch(kind: RegistryProgram, folder: &Path) -> Process {
     let mut command = Command::new(kind.program());
     command
         .arg("serve")

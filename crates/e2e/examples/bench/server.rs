@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::{Kind, Process, RegistryServer, coral, scratch};
+use e2e::{Process, RegistryProgram, RegistryServer, coral, scratch};
 use tempfile::TempDir;
 
 use crate::wire::Wire;
@@ -40,7 +40,7 @@ impl Server {
 
     /// distribution on an empty folder.
     pub(crate) fn distribution() -> Self {
-        Self::Distribution(RegistryServer::start(Kind::Distribution))
+        Self::Distribution(RegistryServer::start(RegistryProgram::Distribution))
     }
 
     pub(crate) fn host(&self) -> String {
