@@ -24,7 +24,7 @@ use crate::cluster::{Calls, kube_failure};
 use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::{Terminal, print};
 pub(crate) use options::BuildArguments;
-use run::{Abandoned, Ended, Run};
+use run::{FollowError, Run, RunResult};
 use send::{SendError, Sent};
 use source::Source;
 
@@ -40,11 +40,11 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let (folder, file) = (&arguments.folder, arguments.file.as_deref());
     let source = Source::open(folder, file, arguments.builder.is_none())?;
-    let of_context = match &arguments.namespace {
+    let named = match &arguments.namespace {
         Some(namespace) => Some(namespace.clone()),
         None => arguments.cluster.namespace().await,
     };
-    let namespace = of_context.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = named.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     let dockerfile = source.dockerfile.as_deref();
     let object = options::object(&arguments, &namespace, dockerfile, Timestamp::now())?;
     if arguments.dry_run {
@@ -57,17 +57,17 @@ pub(crate) async fn run(
     let work = work(&run, Arc::new(source), &arguments, terminal);
     let worked = tokio::select! {
         worked = work => worked,
-        () = stop.cancelled() => Err(Abandoned::cancelling(Failure::stopped("stopped"))),
+        () = stop.cancelled() => Err(FollowError::cancelling(Failure::stopped("stopped"))),
     };
     match worked {
         Ok(Some(ended)) => report(&ended, terminal),
         Ok(None) => Ok(ExitCode::SUCCESS),
-        Err(abandoned) => {
-            if abandoned.cancels {
+        Err(error_of_run) => {
+            if error_of_run.cancels {
                 terminal.line("cancelling the run");
                 run.cancel().await?;
             }
-            Err(abandoned.failure)
+            Err(error_of_run.failure)
         }
     }
 }
@@ -78,7 +78,7 @@ async fn work(
     source: Arc<Source>,
     arguments: &BuildArguments,
     terminal: &Terminal,
-) -> Result<Option<Ended>, Abandoned> {
+) -> Result<Option<RunResult>, FollowError> {
     let pod = run.fetching().await?;
     terminal.line(&format!("sending {} to pod {pod}", source.folder.display()));
     let mut sending = pin!(run.send(&pod, source));
@@ -86,7 +86,7 @@ async fn work(
         sent(sending.await, terminal)?;
         terminal.line(&format!(
             "the run goes on; follow it with `{}`",
-            run.how_to_look()
+            run.watch_command()
         ));
         return Ok(None);
     }
@@ -108,27 +108,27 @@ async fn work(
     }
 }
 
-fn sent(result: Result<Sent, SendError>, terminal: &Terminal) -> Result<(), Abandoned> {
+fn sent(result: Result<Sent, SendError>, terminal: &Terminal) -> Result<(), FollowError> {
     match result {
         Ok(sent) => {
-            for line in send::told(&sent) {
+            for line in send::summary(&sent) {
                 terminal.line(&line);
             }
             Ok(())
         }
         Err(SendError::Attach(error)) => {
             let failure = kube_failure("attaching to the step fetch", &error);
-            Err(Abandoned::cancelling(failure))
+            Err(FollowError::cancelling(failure))
         }
         Err(error) => {
             let failure = Failure::failed("the folder was not sent", &error);
-            Err(Abandoned::cancelling(failure))
+            Err(FollowError::cancelling(failure))
         }
     }
 }
 
 /// Prints what was pushed. The command ends as the user's container did.
-fn report(ended: &Ended, terminal: &Terminal) -> Result<ExitCode, Failure> {
+fn report(ended: &RunResult, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let ending = &ended.ending;
     ending.pushed.iter().for_each(|reference| print(reference));
     if let Some((pushed, mounted)) = ending.bytes {
@@ -170,7 +170,7 @@ mod tests {
         let terminal = Terminal::new(coral_rt::LogFormat::Text);
         let code = |succeeded, build_code| {
             let ending = ending(succeeded);
-            let ended = Ended { ending, build_code };
+            let ended = RunResult { ending, build_code };
             report(&ended, &terminal).unwrap_or_else(|failure| failure.exit_code())
         };
         assert_eq!(code(true, Some(0)), ExitCode::SUCCESS);

@@ -23,7 +23,7 @@ use crate::terminal::Terminal;
 use crate::values::Output;
 use finding::{Finding, Level};
 use registries::{CheckedRegistry, Role, registries};
-use verdict::Space;
+use verdict::DiskSpace;
 
 /// How many registries are checked at the same time.
 const AT_ONCE: usize = 8;
@@ -92,7 +92,7 @@ fn disk(folder: &Path) -> Finding {
     let there = nearest(folder);
     match rustix::fs::statvfs(&there) {
         Ok(stat) => {
-            let space = Space {
+            let space = DiskSpace {
                 free: stat.f_bavail.saturating_mul(stat.f_frsize),
                 total: stat.f_blocks.saturating_mul(stat.f_frsize),
             };

@@ -34,11 +34,11 @@ struct Inner {
     /// Whether bars are drawn.
     is_terminal: bool,
     format: LogFormat,
-    shown: Mutex<Shown>,
+    shown: Mutex<TerminalState>,
 }
 
 #[derive(Default)]
-struct Shown {
+struct TerminalState {
     running: HashMap<String, ProgressBar>,
     /// What was last said of each image.
     said: LastLines,
@@ -84,7 +84,7 @@ impl Terminal {
         });
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
+    fn shown(&self) -> MutexGuard<'_, TerminalState> {
         // At worst, a panic elsewhere leaves a bar too many.
         self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -46,7 +46,7 @@ pub(super) async fn add(State(added): State<Added>, request: Request, next: Next
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let reader = Reader::of(&parts);
+    let reader = Reader::from_parts(&parts);
     let response = next.run(Request::from_parts(parts, body)).await;
     if response.status() != StatusCode::OK {
         return response;

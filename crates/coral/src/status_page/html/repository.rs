@@ -101,7 +101,7 @@ async fn look(visit: &Visit, path: &RepositoryPath, tag: Tag) -> Row {
     let version = Version::Tag(tag.clone());
     let digest = api.digest(reader, path, &version).await.ok();
     let facts = match &digest {
-        Some(digest) => visit.pages.facts.of(api, reader, path, digest).await.ok(),
+        Some(digest) => visit.pages.facts.get(api, reader, path, digest).await.ok(),
         None => None,
     };
     Row { tag, digest, facts }
