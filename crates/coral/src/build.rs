@@ -30,7 +30,7 @@ use source::Source;
 
 /// Namespace where neither a flag nor a kubeconfig names one.
 const DEFAULT_NAMESPACE: &str = "default";
-/// Unused: nothing here waits with [`Calls::until`].
+/// A placeholder: no call in this module uses [`Calls::until`], which is what the timeout is for.
 const UNUSED: Duration = Duration::ZERO;
 
 /// Runs the build, or prints its object.
@@ -85,7 +85,7 @@ async fn work(
     if arguments.detach {
         sent(sending.await, terminal)?;
         terminal.line(&format!(
-            "the run goes on; follow it with `{}`",
+            "the run continues in the cluster; follow it with `{}`",
             run.watch_command()
         ));
         return Ok(None);
@@ -97,8 +97,8 @@ async fn work(
             result = &mut sending, if !is_sent => {
                 is_sent = true;
                 match result {
-                    // The log of the step shows how it deals with that, and the status of the run
-                    // how it ends.
+                    // The step may still succeed with what it received. Its log and the status of the
+                    // run report the result.
                     Err(error @ SendError::Cut(_)) => terminal.line(&format!("warning: {error}")),
                     result => sent(result, terminal)?,
                 }
@@ -127,7 +127,7 @@ fn sent(result: Result<Sent, SendError>, terminal: &Terminal) -> Result<(), Foll
     }
 }
 
-/// Prints what was pushed. The command ends as the user's container did.
+/// Prints what was pushed. The exit code is that of the user's container.
 fn report(ended: &RunResult, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let ending = &ended.ending;
     ending.pushed.iter().for_each(|reference| print(reference));
