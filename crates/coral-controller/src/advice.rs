@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use coral_mirror::Snapshot;
 use regex::Regex;
 
-/// What a person can change about how a registry is reached.
+/// Where a person can change how a registry is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdviceTarget {
     /// The fields of a RegistryMirror, beside the repository or beside the registry's host.
@@ -92,7 +92,7 @@ pub(crate) fn in_cluster(message: &str, target: AdviceTarget) -> String {
     text
 }
 
-/// What a mirror knows, with its failures rewritten for a cluster.
+/// The snapshot of a mirror, with its failure messages rewritten for a cluster.
 pub(crate) fn for_mirror(mut snapshot: Snapshot) -> Snapshot {
     let images = snapshot.images.iter_mut().map(|image| &mut image.message);
     let repositories = snapshot.repositories.iter_mut();

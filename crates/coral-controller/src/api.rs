@@ -49,13 +49,13 @@ impl ApiError {
         }
     }
 
-    /// 403: a right is missing, or an admission refuses the object.
+    /// 403: a right is missing, or admission control refuses the object.
     pub(crate) fn is_forbidden(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_forbidden)
     }
 
-    /// 403 from an authorizer. Used-up quotas, namespaces that are being deleted, and policies also
-    /// refuse with 403, but no grant helps against these.
+    /// 403 from the authorizer, which a grant fixes. Exhausted quotas, terminating namespaces and
+    /// admission policies also answer 403, but no grant helps there.
     pub(crate) fn is_missing_right(&self) -> bool {
         let mut status = self.status().into_iter();
         self.is_forbidden() && status.any(|it| it.message.contains(" is forbidden: User "))
@@ -137,8 +137,8 @@ impl Writer {
         <K::Scope as ScopeOf<K>>::api(self.client.clone(), &key.namespace)
     }
 
-    /// Reads one object. Names may be untrusted, such as those in owner references, and become part
-    /// of the URL, so an invalid name is not requested.
+    /// Reads one object. Names may be untrusted, such as those in owner references. They become
+    /// part of the URL, so an object with an invalid name is not requested and counts as missing.
     pub(crate) async fn get<K: StaticKind>(&self, key: &ObjectKey) -> Result<Option<K>, ApiError> {
         let in_namespace = key.namespace.is_empty() || is_name(&key.namespace);
         if !in_namespace || !is_name(&key.name) {
@@ -259,7 +259,8 @@ impl Writer {
 /// The body of an apply: with the fields that identify the object, without those that the API
 /// server refuses.
 fn apply_body<K: StaticKind>(key: &ObjectKey, object: &impl Serialize) -> Value {
-    // A type of this crate that cannot be serialised is a mistake that the API server reports.
+    // Serialising a type of this crate fails only through a mistake in the code. The API server
+    // then reports the empty body.
     let mut body = serde_json::to_value(object).unwrap_or_else(|_| json!({}));
     body["apiVersion"] = json!(K::api_version(&()));
     body["kind"] = json!(K::kind(&()));
@@ -274,7 +275,7 @@ fn apply_body<K: StaticKind>(key: &ObjectKey, object: &impl Serialize) -> Value 
     body
 }
 
-/// Puts a deadline on a call, and the object's name into its error.
+/// Runs a call with a deadline. Its error names the object.
 pub(crate) async fn call<K: StaticKind, T>(
     verb: &'static str,
     key: &ObjectKey,

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A duration between half of this one and all of it, so that callers that failed together do not
-/// retry together.
+/// Jitter: a random duration between half of `wait` and all of it, so that callers that failed
+/// together do not retry together.
 pub(crate) fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }
 
-/// Whether a time that is at most `longest` away has come. A time farther away was computed before
-/// the clock was set back, and counts as past.
+/// Whether `next` is due, where waits are never longer than `longest`. A time farther in the future
+/// was computed before the clock was set back, so it counts as due.
 pub(crate) fn has_come(next: Timestamp, now: Timestamp, longest: Duration) -> bool {
     next <= now || now.saturating_add(longest).is_ok_and(|last| next > last)
 }

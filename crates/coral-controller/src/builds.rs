@@ -94,7 +94,7 @@ impl BuildsPart {
     ) -> Result<Plan, ApiError> {
         let mut input = match self.observe(build, context).await {
             Ok(input) => input,
-            // A missing answer says nothing about the build.
+            // A call without an answer says nothing about the build, so the status stays as it is.
             Err(error) if !error.is_forbidden() => return Err(error),
             Err(error) => return Err(self.refused(key, build, error, context.now).await),
         };
@@ -331,7 +331,7 @@ impl Part for BuildsPart {
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
         let builds = self.context.cluster.builds.snapshot();
-        // Objects of a build that is being deleted go by their owner references.
+        // Kubernetes removes the objects of a deleted build by their owner references.
         let open = builds
             .iter()
             .filter(|(_, build)| build.metadata.deletion_timestamp.is_none() && !is_settled(build));

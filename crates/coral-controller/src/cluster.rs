@@ -89,7 +89,7 @@ impl Cluster {
         watches.running
     }
 
-    /// Single objects, by name: rights on others are not needed.
+    /// Single objects are watched by name, so the controller needs no right to read the others.
     fn follow_own(&self, context: &Context, watches: &mut Watches<'_>) {
         let topic = Topic::WebhookConfigurations;
         let mut webhooks = Watch::all(&context.client, &self.webhooks, topic);
@@ -131,10 +131,10 @@ impl Cluster {
                 Topic::Lock => self.lock.ready().await,
                 Topic::Nodes => self.nodes.ready().await,
                 Topic::Namespaces => self.namespaces.ready().await,
-                // In-process values are `Option`s, and readers handle `None`. These objects are
-                // watched by the part that asks for them.
-                // Nothing waits for the agents' pods: an older installation does not grant the right to
-                // watch them.
+                // Published values are `Option`s whose readers handle `None`, and these objects are
+                // watched by the part that asks for them, so neither has a store to wait for. The
+                // agents' pods are not awaited because an older installation does not grant the
+                // right to watch them.
                 Topic::Secrets
                 | Topic::AgentPods
                 | Topic::BuildWorkloads
@@ -188,7 +188,7 @@ fn strip_node(node: &mut Node) {
     }
 }
 
-/// Of a pod, the parts read on which node it is and whether it is ready.
+/// Keeps only what the parts read of an agent's pod: its node and whether it is ready.
 fn strip_pod(pod: &mut Pod) {
     pod.metadata.annotations = None;
     pod.spec = pod.spec.take().map(|spec| PodSpec {

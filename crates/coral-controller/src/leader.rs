@@ -79,7 +79,8 @@ impl Leader {
         true
     }
 
-    /// Renews the lease until it is lost. Drop-safe: what a dropped call did is read again.
+    /// Renews the lease until it is lost. Cancel-safe: the state is read again after a call that
+    /// was dropped.
     pub(crate) async fn hold(&mut self) {
         loop {
             match self.election.step(self.now(), Timestamp::now()) {
@@ -96,7 +97,8 @@ impl Leader {
             && !self.election.is_known()
             && let CallResult::Lease(lease) = self.read().await
         {
-            // A renewal that was cut off may have been carried out.
+            // A renewal that was cut off may have taken effect, so the lease is read before it is
+            // released.
             self.election.read(Some(*lease), self.now());
         }
         for _ in 0..2 {
@@ -138,8 +140,9 @@ impl Leader {
             }
             Step::Write(write) => {
                 let began = self.now();
-                // The call has a deadline, and a call without an answer may have been carried out:
-                // read before the next write, unless this one succeeds.
+                // A call that ends without an answer may still have taken effect. The state is
+                // therefore unknown until the call succeeds, and the lease is read before the next
+                // write.
                 self.election.outdated();
                 match self.write(&write).await {
                     CallResult::Lease(lease) => self.election.wrote(*lease, began),
@@ -182,7 +185,7 @@ impl Leader {
         }
     }
 
-    /// A holder's call ends before the holder must have stepped down.
+    /// A holder's call must end before its deadline to step down.
     fn time_for_a_call(&self) -> Duration {
         let left = self.election.time_to_deadline(self.now());
         left.map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT))

@@ -40,8 +40,8 @@ use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::store::Store;
 
-/// How long a host that was removed from the lock counts as allowed. In measurements a changed
-/// policy took effect within one second.
+/// How long a host that was removed from the lock still counts as allowed, because API servers
+/// apply a changed policy with a delay. One second was the longest delay measured.
 const PROPAGATION_DELAY: SignedDuration = SignedDuration::from_secs(5);
 
 /// The part; see the module.
@@ -108,8 +108,8 @@ impl LockPart {
         let still: BTreeSet<&String> = again.hosts().collect();
         lock.allowed.retain(|host| still.contains(host));
 
-        // Before the write, and without a time limit: a write may be slow, or take effect although
-        // it failed.
+        // Recorded before the write and without an end: a slow write may take effect late, and a
+        // failed one may have taken effect.
         let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
         let gone = gone.map(|host| (host.clone(), Timestamp::MAX));
         self.leaving.extend(gone);

@@ -58,7 +58,8 @@ const BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
-/// Cost of the password's hash: the password is 32 random bytes, so guessing is hopeless anyway.
+/// The bcrypt cost of the password's hash. The lowest is enough, because the password is 32 random
+/// bytes.
 const HASH_COST: u32 = 8;
 
 /// Keeps Registries.
@@ -73,7 +74,7 @@ pub(crate) struct RegistryPart {
     /// Public paths that Registries confirmed; learned again after a restart.
     confirmed: BTreeMap<ObjectKey, Arc<BTreeSet<String>>>,
     backoff: Backoff<ObjectKey>,
-    /// The generations that failed last: a new one is tried at once.
+    /// The generation of each Registry that failed last; a new generation is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
 }
 
@@ -209,7 +210,7 @@ impl RegistryPart {
         }
         let last = || last_known(registry, last);
         result.access = result.access.or_else(last).map(|access| RegistryAccess {
-            // Nothing is sent there for now, but nodes keep their files for it.
+            // Pushes and pulls are not sent there for now, but nodes keep their files for it.
             ready: access.ready && !result.is_refused,
             is_observed: access.is_observed || result.is_refused,
             ..access
@@ -295,7 +296,8 @@ impl RegistryPart {
         address: std::net::IpAddr,
     ) -> Result<(), ApiError> {
         let password = known.map_or_else(new_password, |known| known.expose().to_owned());
-        // The Secret comes first that the other one can be made from.
+        // The Secret with the password is written first: the one with its hash can be recreated
+        // from it.
         let push = builder.push(&password, address);
         self.writer.apply::<Secret>(&owned.push, &push).await?;
         let hash_of = password.clone();

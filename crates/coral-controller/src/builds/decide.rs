@@ -194,7 +194,8 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// The state of the build; `None` if it is as in its status, because its run has ended.
+    /// The decision about the current run; `None` if that run has ended, so that the status stays
+    /// as it is.
     fn state(&mut self) -> Option<RunDecision> {
         if self.remove_superseded() {
             let message = "the Job of the earlier spec is being deleted";
@@ -247,8 +248,9 @@ impl Planner<'_> {
         conditions.find(|condition| condition.type_ == kind::READY)
     }
 
-    /// Whether the Job is an earlier run of a spec that was changed and changed back since: the
-    /// status is about another run and a later generation. That run may have pushed the same tags.
+    /// Whether the Job belongs to an earlier run of the same spec, which was changed and changed
+    /// back since. The status is then about another run and a later generation. That run may have
+    /// pushed the same tags, so the Job is not reused.
     fn is_history(&self, job: &Job) -> bool {
         let created = names::generation_of(job);
         self.status().is_some_and(|it| {

@@ -1,10 +1,10 @@
-//! Watches of Jobs and pods, in the namespaces that have a build to run, or had one not long ago, and hold
-//! the grant.
+//! Watches of Jobs and pods in the namespaces that hold the grant and have a build to run, or had
+//! one recently.
 //!
-//! Rights on Jobs exist only where an administrator granted them, so there is no watch over all
-//! namespaces. Rights on Jobs are not enough: the administrator of a namespace holds them, and so
-//! could pass them on to the controller. The verb `run` on ImageBuilds, which no role of Kubernetes
-//! includes, can only be granted by an administrator of the cluster.
+//! Rights on Jobs exist only in namespaces where an administrator granted them, so there is no
+//! watch over all namespaces. Rights on Jobs alone are not enough, because the administrator of a
+//! namespace holds them and could pass them on to the controller. The verb `run` on ImageBuilds is
+//! in no built-in role, so only a cluster administrator can grant it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use crate::store::Store;
 
 /// How long a namespace is watched after its last build.
 const IDLE_RETENTION: Duration = Duration::from_mins(5);
-/// When a right that is missing is asked for again: an administrator waits for the effect.
+/// When a missing right is checked again. An administrator who has just granted it waits for the
+/// effect.
 const REFUSAL_BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(1),
@@ -37,7 +38,7 @@ const REFUSAL_BACKOFF: BackoffBounds = BackoffBounds {
 /// One watched namespace.
 struct BuildNamespace {
     may_run: watch::Receiver<Option<bool>>,
-    /// Begun once the right is there: until then each watch would be refused.
+    /// `None` until the right is granted: before that, each watch would be refused.
     workloads: Option<Workloads>,
     _poller: JoinSet<()>,
 }
@@ -200,7 +201,7 @@ impl Workloads {
     }
 }
 
-/// Asks again and again whether builds may run in a namespace, until it is dropped.
+/// Checks periodically whether builds may run in a namespace, until it is dropped.
 struct RightsPoller {
     client: Client,
     changes: Changes,
@@ -236,7 +237,7 @@ impl RightsPoller {
     }
 }
 
-/// The namespaces with a build to run, or that had one not long ago.
+/// The namespaces that have a build to run, or had one recently.
 #[derive(Default)]
 pub(super) struct BuildNamespaces(BTreeMap<String, WatchedNamespace>);
 
@@ -247,8 +248,8 @@ struct WatchedNamespace {
 }
 
 impl BuildNamespaces {
-    /// Watches these namespaces, and for a while those that were watched before: so the next build there
-    /// need not wait for the answer about rights and for the first lists.
+    /// Watches these namespaces, and keeps earlier watches for some time, so that the next build
+    /// there need not wait for the check of rights and the first lists.
     pub(super) fn follow(
         &mut self,
         client: &Client,

@@ -137,7 +137,7 @@ impl RunFacts<'_> {
     }
 
     fn timed_out(&self, pod: Option<&Pod>) -> RunState {
-        // The step that ran was killed, and looks like one that failed.
+        // The deadline killed the running step, which therefore looks like a failed one.
         let killed = pod.and_then(failed_step);
         let step = killed.map(|(step, _)| step);
         let step = step.or_else(|| pod.and_then(current_step));
@@ -159,7 +159,8 @@ impl RunFacts<'_> {
         }
     }
 
-    /// What a run waited for that never began. At the end its pod may be gone.
+    /// What kept the run from starting, taken from the previous condition: at the end its pod may
+    /// be gone.
     fn waited_for(&self) -> Option<String> {
         let before = self.before?;
         let is_wait = reason::BLOCKS_START.contains(&before.reason.as_str());

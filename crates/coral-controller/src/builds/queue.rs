@@ -73,7 +73,7 @@ impl fmt::Display for Full {
     }
 }
 
-/// Runs whose Job was created, until the status shows it.
+/// The runs whose Job was created but which the status does not show yet.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     created: BTreeMap<ObjectKey, String>,
@@ -112,8 +112,8 @@ impl Queue {
         self.created.insert(key.clone(), build.spec.run_key());
     }
 
-    /// The slots that are occupied at the beginning of a pass. `workloads` are what there is in each
-    /// namespace, and `has_ended` says of a pod whether nothing of it runs any more.
+    /// The slots that are occupied at the beginning of a pass. `workloads` has the Jobs and pods of
+    /// each namespace; `has_ended` returns whether a pod runs nothing any more.
     pub(super) fn slots(
         &self,
         open: &BTreeMap<ObjectKey, Arc<ImageBuild>>,
@@ -151,7 +151,7 @@ impl Queue {
     }
 }
 
-/// Since when the run that the spec asks for waits for a slot, as the status says.
+/// When the run of the current spec began to wait for a slot, according to the status.
 fn queued_since(build: &ImageBuild) -> Option<Timestamp> {
     let mut queued = conditions(build).filter(|it| it.type_ == kind::IN_QUEUE);
     let queued = queued.find(|it| it.status == Truth::True.as_str())?;
@@ -203,8 +203,8 @@ struct RunCount {
 }
 
 impl RunCount {
-    /// A pod that does not start uses no resources, but the number of such pods is limited too: if
-    /// they all start after all, at most twice the limit runs at once.
+    /// A pod that does not start uses no resources, so it does not fill a slot. Such pods are
+    /// limited as well: should they all start after all, at most twice the limit runs at once.
     fn fills(self, bound: usize) -> bool {
         bound != 0 && (self.all - self.stuck >= bound || self.all >= bound.saturating_mul(2))
     }
@@ -262,8 +262,8 @@ impl RunSlots {
         })
     }
 
-    /// How many runs count that are not the current run of any build. A namespace with Jobs that only look
-    /// like those of builds cannot take more slots from others than its own builds could.
+    /// How many leftover runs count against the limit. Jobs that only resemble those of builds must
+    /// not take more slots from other namespaces than builds of this one could.
     fn leftover_in(&self, namespace: &str, running: usize) -> usize {
         let leftover = self.leftover.get(namespace).copied().unwrap_or_default();
         match self.bounds.namespace {

@@ -47,7 +47,7 @@ pub(super) struct Granted {
     pub(super) subject: String,
     /// What it is for.
     pub(super) access: Vec<RepositoryAccess>,
-    /// Who built, for the provenance; none before the build has ended.
+    /// The container that built, for the provenance; `None` before the build has ended.
     pub(super) builder: Option<Builder>,
 }
 
@@ -252,8 +252,8 @@ fn controller<'a>(
     is_of_kind.then_some(controller)
 }
 
-/// Whether it is the step's turn: a step gets its rights neither before it begins nor after it has ended.
-/// The API server may be behind the node.
+/// Checks the order of the steps: a step has rights only from its start to its end. The API server
+/// may lag behind the node.
 fn slot(step: Step, pod: &Pod) -> Result<(), Denied> {
     let name = step.name();
     let fetched = has_ended(initial(pod, Step::Fetch.name()));

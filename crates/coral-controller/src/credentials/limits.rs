@@ -1,5 +1,5 @@
-//! How much the endpoint does at once, and how often one client may ask: each question costs the API
-//! server some.
+//! Limits of the endpoint: how many requests are processed at once, and how often one client may
+//! ask. Each request costs the API server several calls.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests that are processed at once.
 const AT_ONCE: usize = 16;
-/// How long a request waits for its turn.
+/// How long a request waits for a slot.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests that one client may send in a row. A step asks once, and a few times more while the API
 /// server does not know yet that it runs.
@@ -44,7 +44,7 @@ impl Limits {
         wait
     }
 
-    /// A turn among all requests; `None` if there are too many.
+    /// Waits for one of the slots; `None` if none becomes free in time.
     pub(super) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
         let slot = tokio::time::timeout(SLOT_TIMEOUT, self.slots.acquire()).await;
         slot.ok().and_then(Result::ok)

@@ -1,4 +1,4 @@
-//! The state machine of the leader lease: no clock, no calls.
+//! The state machine of the leader lease. It reads no clock and makes no calls.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ impl Default for Timing {
     }
 }
 
-/// Bounds of a duration that another holder wrote: a mistyped one must not keep the lease for ever.
+/// The longest duration that is accepted from another holder: a mistyped one must not keep the
+/// lease forever.
 const LONGEST_DURATION_SECONDS: i32 = 300;
 
 /// What to do next.
@@ -113,7 +114,8 @@ impl Election {
         match (&self.view, self.renewed) {
             (LeaseView::Unknown, _) => Step::Read,
             (LeaseView::Absent, None) => Step::Write(Box::new(Write::Create(self.first(wall)))),
-            // Deleted by a person: another may have recreated it and gone on to lead.
+            // A person deleted the lease. Another candidate may have created it again and be
+            // leading already.
             (LeaseView::Absent, Some(_)) => Step::Lost,
             (LeaseView::Present(lease), Some(renewed)) => {
                 self.step_as_holder(lease, renewed, now, wall)
@@ -174,7 +176,7 @@ impl Election {
         }
     }
 
-    /// What is known may be outdated: read before the next write.
+    /// Marks the known lease as outdated: it is read again before the next write.
     pub(super) fn outdated(&mut self) {
         self.view = LeaseView::Unknown;
     }
@@ -184,7 +186,7 @@ impl Election {
         !matches!(self.view, LeaseView::Unknown)
     }
 
-    /// The candidate waits no longer, or reads another holder's lease again.
+    /// The wait is over: a candidate reads the other holder's lease again.
     pub(super) fn look_again(&mut self) {
         if self.renewed.is_none() {
             self.view = LeaseView::Unknown;

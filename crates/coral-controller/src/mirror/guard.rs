@@ -1,4 +1,5 @@
-//! Keeps mirrors and look-ups from the API servers, whose addresses change while they run.
+//! Keeps mirrors and look-ups from connecting to the API servers, whose addresses change while they
+//! run.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,7 +16,8 @@ use crate::context::Context;
 /// How long addresses that were read count as current.
 const CURRENT: Duration = Duration::from_mins(5);
 
-/// How long a list without addresses counts: a control-plane node is being replaced.
+/// How long an empty list of addresses is accepted: a control-plane node is probably being
+/// replaced.
 const MISSING: Duration = Duration::from_secs(30);
 
 /// How long to wait after a read that failed while nothing is known.

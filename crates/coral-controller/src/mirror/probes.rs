@@ -77,7 +77,7 @@ impl Probes {
         self.state().entries.get(&name)?.visibility
     }
 
-    /// Whether the source was asked and gave no answer: do not expect one soon.
+    /// Whether the source was asked and gave no answer, so that none is to be expected soon.
     pub(super) fn is_unclear(&self, mirror: &ObjectKey, source: &str) -> bool {
         let name = (mirror.clone(), source.to_owned());
         let state = self.state();

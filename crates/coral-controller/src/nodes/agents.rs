@@ -1,9 +1,10 @@
 //! Finds the nodes whose agents have stopped reporting. Pure.
 //!
-//! An agent writes only when something changes, so silence alone means nothing. The readiness of
-//! its pod does: the pod is not ready while the agent's loop is stuck, or while it cannot watch or
-//! write to the API server. kubelet reports that, and once kubelet is silent too, Kubernetes marks
-//! every pod of the node as not ready. So nothing has to be written while all is well.
+//! An agent writes only when something changes, so a quiet agent is not necessarily broken. The
+//! readiness of its pod is the signal: the pod is not ready while the agent's loop is stuck, or
+//! while the agent cannot watch or write to the API server. kubelet reports the readiness, and if
+//! kubelet stops reporting too, Kubernetes marks every pod of the node as not ready. So the agents
+//! need no heartbeat.
 
 use std::collections::BTreeMap;
 

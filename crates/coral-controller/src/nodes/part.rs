@@ -109,7 +109,8 @@ impl Part for NodesPart {
             shared.own_image.get(),
         );
         let (Some(mut observed), Some(ca), Some(own)) = (observed, ca, own) else {
-            // Missing information removes nothing. The parts that publish it wake this one.
+            // Without this information nothing may be removed from a node, so the pass ends. Its
+            // publishers wake this part.
             return Ok(Wake::OnChange);
         };
         let (nodes, agents) = (&mut observed.nodes, observed.agents.as_ref());
@@ -331,7 +332,8 @@ impl NodesPart {
         let rest = finalizers.filter(|name| *name != coral_api::names::FINALIZER);
         let patch = json!({"metadata": {
             "finalizers": rest.collect::<Vec<_>>(),
-            // Another writer's finalizer is not lost: the patch is then refused and repeated.
+            // The patch carries the resource version, so a finalizer that another writer adds
+            // meanwhile is not lost: the patch is refused and repeated.
             "resourceVersion": image.metadata.resource_version,
         }});
         let key = ObjectKey::from_object(image);

@@ -35,8 +35,8 @@ pub(crate) struct Resolution {
     asked_with: LookupConditions,
 }
 
-/// What an answer depends on beside the registry itself. A failed reference is looked up again at
-/// once when this changes, and only then: unchanged prospects must not reset the backoff.
+/// The conditions that an answer depends on, apart from the registry itself. When they change, a
+/// failed reference is looked up again at once; while they stay the same, its backoff continues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LookupConditions {
     /// Whether a mirror has copied the reference.
@@ -144,7 +144,7 @@ impl Resolutions {
         }
     }
 
-    /// Makes references due at once that failed under other prospects than the current ones.
+    /// Makes references due at once that failed under other conditions than the current ones.
     pub(crate) fn retry(
         &mut self,
         lookup_conditions: impl Fn(&ImageRef) -> LookupConditions,

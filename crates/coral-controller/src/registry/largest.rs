@@ -52,8 +52,8 @@ impl Repositories {
         }
     }
 
-    /// Those that are to be named after the ones `before`. One that is not named yet takes the place
-    /// of another only where it holds 2 % more, so that two of about one size do not take turns.
+    /// Chooses the repositories that the next status names. A new one replaces a listed one only if
+    /// it is at least 2 % larger, so that two repositories of similar size do not alternate.
     fn largest(&self, before: &[StoredRepository]) -> Vec<StoredRepository> {
         let named = before
             .iter()

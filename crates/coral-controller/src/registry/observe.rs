@@ -125,7 +125,7 @@ impl RegistryPart {
                 Err(rights) => input.rights = rights,
             }
         }
-        // Last: it may have come while the API server was asked.
+        // Read last, because it may have arrived during the calls to the API server.
         input.authority = shared.authority.get();
         input.token_keys = shared.token_keys.get();
         Ok(input)

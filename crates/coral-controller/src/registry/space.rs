@@ -5,7 +5,7 @@ use coral_api::conditions::kind::STORAGE_AVAILABLE;
 use coral_api::{Quantity, RegistryStatus, RegistryStorageStatus};
 use serde::Deserialize;
 
-/// Space is low when less than a tenth is left, or than this where a tenth is more.
+/// Space is low when less than a tenth is left, or less than this amount if a tenth would be more.
 const MOST_LOW: u64 = 10 << 30;
 /// A full storage stays `StorageFull` until a hundredth is left, or this where a hundredth is more:
 /// what a collection frees and a mirror fills again is no change.
@@ -87,8 +87,8 @@ impl Space {
     }
 }
 
-/// The better levels begin farther away from where the worse ones do, so that none of them comes and
-/// goes.
+/// Hysteresis: a better level begins farther from the limit than the worse level ends, so that
+/// levels do not alternate.
 fn level(left: u64, all: u64, before: StorageLevel) -> StorageLevel {
     let full = if before == StorageLevel::Full {
         (all / 100).min(MOST_FULL)
@@ -108,8 +108,8 @@ fn level(left: u64, all: u64, before: StorageLevel) -> StorageLevel {
     }
 }
 
-/// The amount in words; those `before` for a difference of less than 2 %, so that a status is not
-/// written for every blob.
+/// The amount as text. The previous text is kept if the difference is below 2 %, so that a status
+/// is not written for every blob.
 pub(super) fn settled(before: Option<&str>, bytes: u64) -> String {
     let known = before.and_then(|before| Some((before, Quantity::parse(before).ok()?.get())));
     match known {

@@ -49,7 +49,7 @@ impl Planner<'_> {
                 ..RunState::new(BuildPhase::Pushing, reason::PUBLISHING, message)
             };
         } else {
-            // The end of a run is reported once: the Registry may load the list later.
+            // The end of a run is final, although the Registry may still load the list later.
             decision.state.message.push_str(
                 ", but its Registry did not confirm within a minute that every pod may pull it: \
                  the Registry \

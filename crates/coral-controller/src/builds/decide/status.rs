@@ -13,8 +13,9 @@ use crate::builds::reason;
 const MAX_MESSAGE: usize = 2048;
 
 impl Planner<'_> {
-    /// Since when the run waits for a slot. It keeps its place in the queue when it waits for something
-    /// else in between, or when its spec is changed. A suspended build gives its place up.
+    /// Updates the condition that records since when the run has waited for a slot. A run keeps its
+    /// place in the queue while it waits for something else, and when its spec changes. A suspended
+    /// build gives up its place.
     fn update_queue_condition(&self, conditions: &mut Vec<Condition>, decision: &RunDecision) {
         let state = &decision.state;
         let may_queue = decision.job.is_none() && !state.phase.is_final();
@@ -75,7 +76,8 @@ impl Planner<'_> {
     }
 }
 
-/// The status after a refused request: the run is as far as it was before.
+/// The status after a refused request: the progress of the run stays, with the failure as its
+/// condition.
 pub(in crate::builds) fn failure_status(
     build: &ImageBuild,
     message: &str,

@@ -23,7 +23,8 @@ pub(in crate::builds) struct Reports {
     pub(in crate::builds) durations: Option<BuildDurations>,
 }
 
-/// What the step `push` reported: in its pod, or itself.
+/// The report of the step `push`: from its termination message, or from its request to the
+/// controller.
 pub(super) fn push_report(pod: &Pod, push_result: Option<&PushResult>) -> Option<PushReport> {
     let message = terminated(pod, Step::Push).and_then(|ended| ended.message.as_deref());
     let reported = message.and_then(|message| serde_json::from_str(message).ok());

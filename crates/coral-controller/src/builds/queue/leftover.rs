@@ -1,7 +1,8 @@
-//! Runs that are not the current run of any build: they occupy a slot until they have ended.
+//! Leftover runs: runs that are not the current run of any build. Each occupies a slot until it has
+//! ended.
 //!
-//! These are the Job of a build that was deleted, the pod of a run that was cancelled or whose spec
-//! was changed, for as long as the node takes to end it, and a Job that a finalizer keeps.
+//! Examples are the Job of a deleted build, a Job that a finalizer keeps, and the pod of a run that
+//! was cancelled or whose spec was changed, until the node has ended the pod.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,8 +15,8 @@ use crate::builds::decide::has_job_ended;
 use crate::builds::names;
 use crate::builds::namespaces::Workload;
 
-/// How long after the time by which it should be gone a deleted pod still counts: on a node that is lost it
-/// stays for as long as the node does.
+/// How long a deleted pod still counts after its grace period has ended. On a lost node the pod
+/// stays as long as the node object.
 const DELETION_GRACE: Duration = Duration::from_mins(1);
 
 /// How many such runs there are in each namespace.

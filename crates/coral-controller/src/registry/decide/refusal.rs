@@ -96,7 +96,8 @@ pub(in crate::registry) fn grant_command(registry: &ObjectKey) -> String {
     format!("coral grant --registry {namespace} {name} | kubectl apply -f -")
 }
 
-/// Nothing is adopted, and nothing is made while another owner's object is in the way.
+/// Existing objects are never adopted. While an object of another owner has one of the names,
+/// nothing is created.
 pub(super) fn refusal_of_owner(input: &RegistryInput) -> Option<ConditionValue> {
     let (existing, registry) = (&input.existing, input.registry.as_ref());
     let of = |kind: &'static str, object: Option<(String, ObjectOwner)>| {
