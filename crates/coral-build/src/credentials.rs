@@ -24,10 +24,11 @@ const RETRY_FOR: Duration = Duration::from_mins(2);
 /// How long `push` retries while the controller or its API server is unavailable, because what was
 /// built would be lost. The timeout of the run continues.
 const PUSH_RETRY_FOR: Duration = Duration::from_mins(15);
-/// How long `push` tries to report its result: the controller reads it from the pod a second later.
+/// How long `push` tries to report its result. The report only saves time: the controller reads the
+/// result from the pod a second later.
 const REPORT_FOR: Duration = Duration::from_secs(2);
-/// How many times it tries, since each request may reach another of several controllers, of which
-/// one leads.
+/// How many times it tries. Only the leading controller accepts reports, and each request may reach
+/// another one.
 const REPORT_ATTEMPTS: usize = 5;
 /// The first pause between two requests; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -83,7 +84,7 @@ pub enum ExchangeError {
         /// The controller's words.
         message: String,
     },
-    /// The controller did not answer a reported result in time.
+    /// The controller did not acknowledge the result in time.
     #[error("the controller did not answer in time")]
     Late,
     /// The answer is not what the contract says.
@@ -149,7 +150,8 @@ impl Controller {
             if began.elapsed() + pause >= patience {
                 return Err(error);
             }
-            // A few tries are usual: the API server learns a moment later that the step runs.
+            // The first requests often fail: the API server learns a moment later that the step
+            // runs.
             if pause == LONGEST_PAUSE && !is_told {
                 let (step, seconds) = (self.step.name(), patience.as_secs());
                 tracing::warn!(%error, step, seconds, "no credential yet; asking again");
@@ -184,9 +186,9 @@ impl Controller {
         credential(&self.post(CREDENTIALS_PATH, body).await?)
     }
 
-    /// Sends a request with the pod's token; the body of the answer.
+    /// Sends a request with the pod's token. Returns the body of the response.
     async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ExchangeError> {
-        // Kubelet replaces the file before the token ends.
+        // kubelet replaces the file before the token expires, so it is read again for each request.
         let token = std::fs::read_to_string(&self.token_file);
         let token = token.map_err(|source| ExchangeError::Token {
             file: self.token_file.display().to_string(),
@@ -215,7 +217,7 @@ impl Controller {
         Ok(body)
     }
 
-    /// Trusts the authority alone, and goes past every proxy: the controller is in the cluster.
+    /// Trusts only Coral's authority and uses no proxy: the controller is inside the cluster.
     fn client(&self) -> Result<reqwest::Client, ExchangeError> {
         let trusted = reqwest::Certificate::from_pem_bundle(&self.authority);
         let builder = reqwest::Client::builder()

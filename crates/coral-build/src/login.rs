@@ -17,7 +17,8 @@ pub(crate) const INTERNAL_RETRY: RetryPolicy = RetryPolicy {
     max_backoff: Duration::from_secs(30),
 };
 
-/// A credential is renewed when it has less than this left: a request that begins with it has to end.
+/// A credential is renewed when it is valid for less than this, so that requests that begin with it
+/// can end.
 const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
 
 /// How a registry is reached. A credential of the controller is valid for minutes and is then
@@ -25,7 +26,7 @@ const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
 pub(crate) struct Login<'a> {
     client: Client,
     credentials: Arc<Credentials>,
-    /// What gives another credential when this one ends.
+    /// Where a new credential comes from when this one expires.
     source: Option<&'a dyn CredentialSource>,
     expires: Option<Timestamp>,
     container: BuildContainer,
@@ -148,7 +149,7 @@ impl<'a> Login<'a> {
 
 /// A failure at a registry.
 pub(crate) trait Failure: std::error::Error + Sized + 'static {
-    /// How soon it may pass at the earliest; `None` if it does not pass meanwhile.
+    /// The minimum wait before a retry may succeed; `None` if no retry of the policy can succeed.
     fn retry_after(&self) -> Option<Duration>;
 
     /// Whether the registry refused the credential.
@@ -167,7 +168,7 @@ impl Failure for Error {
 
 impl Failure for CopyError {
     fn retry_after(&self) -> Option<Duration> {
-        hope_of_copy(self.cause())
+        retry_after_copy(self.cause())
     }
 
     fn is_unauthorized(&self) -> bool {
@@ -175,8 +176,8 @@ impl Failure for CopyError {
     }
 }
 
-/// How soon a failure of a copy may pass at the earliest; `None` if it does not pass meanwhile.
-fn hope_of_copy(cause: Cause) -> Option<Duration> {
+/// The minimum wait before a retry of a copy may succeed; `None` if no retry of the policy can.
+fn retry_after_copy(cause: Cause) -> Option<Duration> {
     match cause {
         cause if cause.ends_at_once() => None,
         Cause::After(asked) => Some(asked),
@@ -188,7 +189,7 @@ fn hope_of_copy(cause: Cause) -> Option<Duration> {
 fn retry_after_request(disposition: Disposition) -> Option<Duration> {
     match disposition {
         Disposition::Retry => Some(Duration::ZERO),
-        Disposition::RetryAfter(asked) => hope_of_copy(Cause::After(asked)),
+        Disposition::RetryAfter(asked) => retry_after_copy(Cause::After(asked)),
         _ => None,
     }
 }
@@ -214,7 +215,7 @@ mod tests {
             limit: 3,
             max_backoff: Duration::from_secs(30),
         };
-        let wait = |attempt, cause| next_wait(&policy, attempt, hope_of_copy(cause), 1.0);
+        let wait = |attempt, cause| next_wait(&policy, attempt, retry_after_copy(cause), 1.0);
         assert_eq!(wait(1, Cause::Transient), Some(Duration::from_secs(1)));
         assert_eq!(wait(2, Cause::Transient), Some(Duration::from_secs(2)));
         assert_eq!(wait(3, Cause::Transient), None);

@@ -85,7 +85,7 @@ pub enum PushError {
         #[source]
         source: CopyError,
     },
-    /// Something beside the image was not written.
+    /// An object other than the image was not written.
     #[error("{what} could not be pushed to {repository}")]
     Write {
         /// Where it should have gone.
@@ -105,8 +105,8 @@ struct TaggedRepository {
     tags: Vec<Tag>,
 }
 
-/// Pushes the image of the pod's run. The report tells of outputs outside that failed; a failure inside
-/// is an error.
+/// Pushes the image of the pod's run. A failure at the internal registry is an error; failures at
+/// other registries are in the report.
 pub async fn push(
     pod: &Pod,
     credentials: &dyn CredentialSource,
@@ -223,8 +223,8 @@ impl Push<'_> {
         Ok((report, login.container().clone()))
     }
 
-    /// Notes what is pushed before registries outside are asked: one that never ends an answer may have the
-    /// pod killed for its time, and what is inside has to be known then.
+    /// Writes the report before registries outside are contacted: one that never ends its response
+    /// may get the pod killed by its timeout, and by then the internal result must be recorded.
     fn note(&self, report: &PushReport) {
         if self.run.output.also_to.is_empty() {
             return;
@@ -279,8 +279,8 @@ impl Push<'_> {
         Ok(note)
     }
 
-    /// Attaches the provenance; what is to be said if that does not work. An image without provenance
-    /// is of more use than none.
+    /// Attaches the provenance. Returns a warning if that fails, because an image without
+    /// provenance is better than none.
     async fn attach(&self, target: &mut Target<'_, '_>) -> Option<String> {
         let now = Timestamp::now();
         let statement = provenance::statement(&provenance::ProvenanceInput {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// Jitter: a random duration between half of `wait` and all of it, so that callers that failed
-/// together do not retry together.
+/// Adds jitter: returns a random duration between half of `longest` and all of it, so that callers
+/// that failed together do not retry together.
 pub(crate) fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }

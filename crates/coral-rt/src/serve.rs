@@ -72,7 +72,7 @@ pub struct Serving {
     pub timeouts: Timeouts,
     /// How much is read from a connection at once.
     pub read_limit: ReadLimit,
-    /// What a client is told when no more connections are served.
+    /// The response to a client when no more connections are served.
     pub overload: Overload,
 }
 

@@ -30,7 +30,7 @@ pub enum OutputError {
          OCI layout has, nor one archive whose name ends in .tar"
     )]
     None,
-    /// Several archives, of which none is preferred.
+    /// There are several archives, and none has precedence.
     #[error(
         "the build wrote {0} archives to its output folder ($CORAL_OUTPUT), and only one can be pushed"
     )]
@@ -111,7 +111,7 @@ enum OutputForm {
     Archive(std::ffi::OsString),
 }
 
-/// Finds the kind of an output and adds up its bytes. The build has ended: nothing changes any
+/// Detects the form of an output and adds up its bytes. The build has ended, so nothing changes any
 /// more.
 fn detect(path: &Path, limit: u64) -> Result<OutputForm, OutputError> {
     let folder = Folder::open(path).map_err(OutputError::Read)?;
@@ -161,7 +161,8 @@ fn size(folder: &Folder, depth: usize, files: &mut u64) -> Result<u64, OutputErr
     Ok(bytes)
 }
 
-/// The only image of a list. Of several the one with a name, since signatures and the like have none.
+/// The only image of a list. Of several entries, the one with a name, since signatures and the like
+/// have no name.
 fn only(entries: &[Descriptor]) -> Result<Digest, OutputError> {
     let name = |entry: &Descriptor| entry.annotations.as_ref()?.get(REF_NAME).cloned();
     let distinct = |entries: &mut dyn Iterator<Item = &Descriptor>| {

@@ -142,7 +142,7 @@ fn request(
     }
 }
 
-/// `moved` counts what was sent by attempts that failed, too.
+/// `moved` includes the bytes of attempts that failed.
 fn sent(copied: &Copied, moved: u64) -> BlobBytes {
     let all = copied.moved.saturating_add(copied.spared);
     BlobBytes {

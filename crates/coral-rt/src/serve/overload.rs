@@ -30,7 +30,7 @@ pub(super) const RESERVE_TIMEOUTS: Timeouts = Timeouts {
 /// response.
 const MAX_DRAINED: usize = 64 * 1024;
 
-/// What a client is told when no more connections are served.
+/// The response to a client when no more connections are served.
 #[derive(Debug, Clone, Copy)]
 pub struct Overload {
     /// The media type of the body.
@@ -70,7 +70,8 @@ impl Reserve {
         }
     }
 
-    /// Logs the refusal of a connection from `address`; a permit to answer it, if there is one.
+    /// Logs the refusal of a connection from `address`. Returns a permit to answer it, if there is
+    /// one.
     pub(super) fn acquire(&mut self, refused: LimitReached, address: IpAddr) -> Option<Permit> {
         self.log(refused, address);
         self.connections.acquire(address).ok()

@@ -29,7 +29,8 @@ use channel::{Reader, Writer};
 use known_hosts::{KnownHosts, named};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take until the command runs: keys are exchanged and the user is known by then.
+/// How long the session may take until the command runs, including the key exchange and the
+/// authentication.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Types of host keys that are verified, the preferred one first.
 const HOST_KEYS: [Algorithm; 4] = [
@@ -45,7 +46,7 @@ const HOST_KEYS: [Algorithm; 4] = [
     },
 ];
 
-/// The message about a server that does not answer within these times.
+/// The message about a server that exceeds these times.
 const NO_ANSWER: &str = "it does not answer in time";
 
 /// A session and the channel of the command that runs in it.
@@ -60,8 +61,8 @@ pub(super) struct Ssh {
 }
 
 impl Ssh {
-    /// With the key and the `known_hosts` in the folder of a Secret, and `limit` bytes of answers at
-    /// most. Made on a thread of the async runtime.
+    /// Access with the key and the `known_hosts` in the folder of a Secret. Responses may have at
+    /// most `limit` bytes. Call it on a thread of the async runtime.
     pub(super) fn new(address: &SshAddress, secret: &Path, limit: u64) -> Result<Self, GitError> {
         let secret = secret::read(secret, &address.server())?;
         Ok(Self {
@@ -95,7 +96,7 @@ impl Ssh {
         let session = self.log_in(address).await?;
         let lost = |error: russh::Error| failed(address, &error);
         let mut channel = session.channel_open_session().await.map_err(lost)?;
-        // Servers that do not take the variable speak an older protocol.
+        // Servers that do not accept the variable use an older version of the protocol.
         let version = channel.set_env(false, "GIT_PROTOCOL", "version=2");
         version.await.map_err(lost)?;
         let command = format!("git-upload-pack {}", quoted(&address.path));
@@ -115,7 +116,7 @@ impl Ssh {
         }
     }
 
-    /// A connection to a server that is known, as a user that it knows.
+    /// Opens a connection to a server whose host key is trusted, and authenticates the user.
     async fn log_in(&self, address: &SshAddress) -> Result<client::Handle<HostKey>, GitError> {
         let target = (address.host.as_str(), address.port);
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
@@ -146,7 +147,7 @@ impl Ssh {
         }
     }
 
-    /// Asks for a key of a known type first, since a server may have several.
+    /// Prefers host keys of the types in `known_hosts`, since a server may have several keys.
     fn config(&self, server: &str) -> client::Config {
         let known = self.known.algorithms(server);
         let mut types = HOST_KEYS.to_vec();

@@ -14,7 +14,7 @@ use super::{FetchError, GitAccess, GitError, write_one};
 use crate::fetch::destination::Destination;
 use crate::fetch::shown;
 
-/// Most repositories that one source is made of, beside the first.
+/// Most submodules of one source, nested ones included.
 const MAX_SUBMODULES: usize = 64;
 /// Submodules of submodules.
 const MAX_DEPTH: usize = 5;
@@ -30,7 +30,7 @@ struct Pending {
     depth: usize,
 }
 
-/// Writes the submodules of what was written, and theirs.
+/// Fetches the submodules of the repository that was written, and their submodules.
 pub(super) fn write(
     first: Checkout,
     address: &Address,
@@ -137,7 +137,7 @@ fn resolve(text: &str, repository: &Address) -> Result<Address, UrlError> {
     }
 }
 
-/// The paths of a `.gitmodules`, and their URLs. What is no such pair is left out.
+/// The paths in a `.gitmodules` with their URLs. Entries without both are ignored.
 fn urls(file: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(file);
     let mut found = Vec::new();

@@ -1,7 +1,8 @@
-//! The host keys that are trusted: a file `known_hosts` as OpenSSH has it.
+//! Trusted host keys, in the format of OpenSSH's `known_hosts`.
 //!
-//! Host names in plain, with wildcards and negations, or hashed; `[HOST]:PORT` for another port than
-//! SSH's own; lines that are marked as revoked. Authorities of host certificates are not used.
+//! Supported are plain host names with wildcards and negations, hashed host names, `[HOST]:PORT`
+//! for a port other than 22, and lines that are marked as revoked. Certificate authorities are not
+//! supported.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -24,7 +25,7 @@ struct KnownHost {
 
 #[derive(Debug)]
 enum HostPatterns {
-    /// Patterns; those with `!` take a server out of the line.
+    /// Patterns; a match of one with `!` excludes the server from the line.
     Patterns(Vec<String>),
     Hashed {
         salt: Vec<u8>,
@@ -33,8 +34,7 @@ enum HostPatterns {
 }
 
 impl KnownHosts {
-    /// Reads a file. Comments are left out, and so are lines that cannot be read and those of
-    /// authorities.
+    /// Parses a file. Comments, lines that cannot be parsed and lines of authorities are ignored.
     pub(super) fn parse(text: &str) -> Self {
         let lines = text.lines().zip(1..);
         let lines = lines.filter_map(|(text, number)| line(text, number));
@@ -53,7 +53,7 @@ impl KnownHosts {
         trusted.map(|line| line.key.algorithm()).collect()
     }
 
-    /// Whether a server is trusted that shows this key; if not, why not and what to do.
+    /// Checks the key that a server presented. The error says why it is not trusted and what to do.
     pub(super) fn check(&self, server: &str, shown: &PublicKey) -> Result<(), String> {
         let shown_key = named(shown);
         let is_shown = |line: &&KnownHost| line.key.key_data() == shown.key_data();
@@ -160,7 +160,7 @@ impl HostPatterns {
 fn is_match(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
-    // Where the last `*` was, and what it has taken so far.
+    // The position of the last `*`, and how much of the text it has matched so far.
     let mut star = None;
     while read < text.len() {
         match pattern.get(at) {
