@@ -1,5 +1,5 @@
-//! The cluster, with the rights of the person at the terminal: how it is found, and calls to its API
-//! server, each with a deadline and with an error that says what was attempted.
+//! Access to a cluster with the rights of the user at the terminal: how the cluster is found, and
+//! calls to its API server. Each call has a deadline, and its error says what was attempted.
 
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -22,7 +22,7 @@ use crate::failure::Failure;
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
-/// Pause between two looks at something that is waited for.
+/// Pause between two polls of a condition.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How many times a repeatable call is tried, half a second apart.
 const MAX_ATTEMPTS: usize = 40;
@@ -137,7 +137,7 @@ impl Calls {
             .ok_or_else(|| failure(&what, "there is no such object"))
     }
 
-    /// A call whose object, or whose kind, may be gone: `None`.
+    /// Makes a call; `None` if its object or its kind does not exist.
     pub(crate) async fn optional<T>(
         &self,
         what: impl Display,

@@ -132,7 +132,7 @@ impl Exchange<'_> {
         ))
     }
 
-    /// Waits where it is told to, and returns the answer of a fault that is one.
+    /// Applies the waits of faults, and returns the response of a fault that has one.
     async fn faulty_answer(&self) -> Result<Option<Reply>, Interrupted> {
         let method = self.head.method.as_str();
         for effect in self.shared.faults.take(Phase::Answer, method, &self.path) {
@@ -234,7 +234,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Stops in the middle of a body; what came of an upload is kept.
+    /// Stops in the middle of a body. The bytes of an upload so far are kept.
     async fn abandon(
         &self,
         bytes: Bytes,
@@ -253,7 +253,7 @@ impl Exchange<'_> {
         Err(closed())
     }
 
-    /// The answer after the faults that are for successes.
+    /// Applies the faults of successful responses.
     fn tampered(&self, mut reply: Reply, budget: &WriteBudget) -> Reply {
         if !reply.status.is_success() {
             return reply;

@@ -47,8 +47,8 @@ pub enum Times {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    // In place of an answer, before anybody asks who is there.
-    /// This answer.
+    // Faults that replace the response, before the client is authenticated.
+    /// This response.
     Status {
         /// HTTP status.
         status: u16,
@@ -61,8 +61,8 @@ pub enum Effect {
     },
     /// Too many requests, in one of the shapes seen in the field.
     Throttle(Throttle),
-    /// Only so many requests are answered: a bucket that holds `burst` of them and is full at first
-    /// gets `per_second` new ones. Who finds it empty is refused.
+    /// Limits the rate of requests with a token bucket that holds `burst` tokens, is full at first
+    /// and gains `per_second` tokens. A request that finds it empty is refused.
     Limit {
         /// Requests a second.
         per_second: f64,

@@ -13,7 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-/// Names in the certificate: loopback, and one that only a proxy leads to.
+/// The names in the certificate: loopback, and a name that resolves only through a proxy.
 const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "registry.test"];
 
 /// What of TLS is switched on.

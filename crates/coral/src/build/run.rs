@@ -20,10 +20,10 @@ use crate::terminal::Terminal;
 
 /// The field manager of the object.
 const MANAGER: &str = "coral-build";
-/// Pause between two looks at the object and the pod.
+/// Pause between two polls of the object and the pod.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How many looks to wait, after the log of a step has ended, for its pod to show the end before
-/// reading on.
+/// How many polls to wait, after the log of a step has ended, for its pod to show the end. After
+/// that the log is opened again.
 const POLLS_AFTER_LOG: u32 = 20;
 /// How many times to try to attach: the node may learn of the container a moment later.
 const ATTACH_ATTEMPTS: usize = 5;
@@ -76,9 +76,9 @@ impl From<Failure> for FollowError {
 /// The log of a step.
 #[derive(Debug, Clone, Copy)]
 enum LogState {
-    /// It has to be read, from this time on if there is one.
+    /// It has to be read, from this time on if one is given.
     Due(Option<Timestamp>),
-    /// It was read to its end at this time, this many looks ago.
+    /// It was read to its end at this time, this many polls ago.
     Read(Timestamp, u32),
     /// It cannot be read.
     Unreadable,
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The command that shows how the run is doing.
+    /// The command that shows the progress of the run.
     pub(super) fn watch_command(&self) -> String {
         format!(
             "kubectl get imagebuild {} -n {} --watch",

@@ -1,4 +1,4 @@
-//! How far a run has come, from its objects in the cluster.
+//! The progress of a run, derived from its objects in the cluster.
 
 use coral_api::conditions;
 use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputState, reason};
@@ -16,7 +16,7 @@ fn holds(reason: &str) -> bool {
 pub(super) enum Stage {
     /// It has not begun; what it waits for.
     Waiting(Option<String>),
-    /// It cannot begin, in the words of the condition.
+    /// It cannot begin; the text is the message of the condition.
     Blocked(String),
     /// Its Job exists; what keeps the Job's pod from running, once the controller reports it.
     Begun(String, Option<String>),
@@ -41,8 +41,8 @@ pub(super) struct Ending {
     pub(super) bytes: Option<(u64, u64)>,
 }
 
-/// How far the run with this key has come. `generation` is that of the object with the run's spec;
-/// a status of an older generation is not about this run.
+/// The progress of the run with this key. `generation` is that of the object with the run's spec; a
+/// status of an older generation is not about this run.
 pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
     let status = build.status.clone().unwrap_or_default();
     let is_own = status.run.as_deref() == Some(run);

@@ -53,7 +53,8 @@ pub(super) async fn add(State(added): State<Added>, request: Request, next: Next
     }
     match added.api.sees_everything(&reader).await {
         Ok(true) => {}
-        // A scrape without the mirrors has to fail, or alerts about them would never fire.
+        // Without the metrics of mirrors the scrape must fail, or alerts about missing series would
+        // never fire.
         Err(error) if reader.has_login() => return super::refusal(error),
         _ => return response,
     }

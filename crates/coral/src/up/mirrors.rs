@@ -231,8 +231,8 @@ impl Mirrors {
         }
     }
 
-    /// The document of the embedded registry has changed: it may accept now what it refused before.
-    /// Its mirrors restart when the files are applied.
+    /// The document of the embedded registry has changed, so the registry may accept what it
+    /// refused before. Its mirrors restart when the files are applied.
     pub(crate) fn registry_changed(&mut self) {
         self.fleet.registries_changed();
     }

@@ -24,7 +24,7 @@ pub(crate) struct Status {
 struct LastLine {
     at: Instant,
     words: String,
-    /// How long to print nothing while something fails and nothing changes.
+    /// How long to stay silent while a failure persists without a change.
     silence: Duration,
 }
 
