@@ -164,20 +164,20 @@ impl Controller {
 
     /// Tells the controller the result of `push`, which is its termination message. The message in
     /// the pod is the regular way; this is faster than the node.
-    pub async fn tell(&self, message: &str) -> Result<(), ExchangeError> {
-        let telling = async {
+    pub async fn report(&self, message: &str) -> Result<(), ExchangeError> {
+        let reporting = async {
             for _ in 1..REPORT_ATTEMPTS {
                 match self.post(RESULTS_PATH, message.as_bytes().to_vec()).await {
                     // This controller does not lead.
                     Err(ExchangeError::Refused { status, .. })
                         if status == StatusCode::SERVICE_UNAVAILABLE => {}
-                    told => return told,
+                    reported => return reported,
                 }
             }
             self.post(RESULTS_PATH, message.as_bytes().to_vec()).await
         };
-        let told = tokio::time::timeout(REPORT_FOR, telling).await;
-        told.unwrap_or(Err(ExchangeError::Late)).map(drop)
+        let reported = tokio::time::timeout(REPORT_FOR, reporting).await;
+        reported.unwrap_or(Err(ExchangeError::Late)).map(drop)
     }
 
     async fn ask(&self) -> Result<StepCredential, ExchangeError> {

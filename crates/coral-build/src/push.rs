@@ -125,7 +125,7 @@ pub async fn push(
         image: &image,
     };
     let (mut report, container) = push.inside(credentials, &wanted).await?;
-    push.note(&report);
+    push.write_report(&report);
     for (position, also_to) in run.output.also_to.iter().enumerate() {
         report
             .outputs
@@ -212,20 +212,20 @@ impl Push<'_> {
         for wanted in wanted {
             let mut target = Target::new(wanted, &mut login, self.retry.inside);
             let sent = target.send(&self.copier, self.image).await?;
-            let note = self.attach(&mut target).await;
+            let write_report = self.attach(&mut target).await;
             target.tag(self.image).await?;
             report.bytes.pushed += sent.pushed;
             report.bytes.mounted += sent.mounted;
             report
                 .outputs
-                .extend(pushed(wanted, self.image, note.as_deref()));
+                .extend(pushed(wanted, self.image, write_report.as_deref()));
         }
         Ok((report, login.container().clone()))
     }
 
     /// Writes the report before registries outside are contacted: one that never ends its response
     /// may get the pod killed by its timeout, and by then the internal result must be recorded.
-    fn note(&self, report: &PushReport) {
+    fn write_report(&self, report: &PushReport) {
         if self.run.output.also_to.is_empty() {
             return;
         }
@@ -257,7 +257,7 @@ impl Push<'_> {
         };
         let sent = self.send_outside(position, also_to, &wanted, container);
         match sent.await {
-            Ok(note) => pushed(&wanted, self.image, note.as_deref()).collect(),
+            Ok(write_report) => pushed(&wanted, self.image, write_report.as_deref()).collect(),
             Err(error) => failed(&error),
         }
     }
@@ -274,9 +274,9 @@ impl Push<'_> {
         let mut login = Login::constant(client, credentials, container.clone());
         let mut target = Target::new(wanted, &mut login, self.retry.outside);
         let _: BlobBytes = target.send(&self.copier, self.image).await?;
-        let note = self.attach(&mut target).await;
+        let write_report = self.attach(&mut target).await;
         target.tag(self.image).await?;
-        Ok(note)
+        Ok(write_report)
     }
 
     /// Attaches the provenance. Returns a warning if that fails, because an image without
@@ -316,13 +316,13 @@ fn not_pushed(also_to: &AlsoTo, why: &str) -> Vec<PushedOutput> {
 fn pushed(
     wanted: &TaggedRepository,
     image: &BuiltImage,
-    note: Option<&str>,
+    write_report: Option<&str>,
 ) -> impl Iterator<Item = PushedOutput> {
     let digest = image.digest().to_string();
     wanted.tags.iter().map(move |tag| PushedOutput {
         reference: format!("{}:{tag}", wanted.repository),
         digest: Some(digest.clone()),
         state: OutputState::Pushed,
-        message: note.map(ToOwned::to_owned),
+        message: write_report.map(ToOwned::to_owned),
     })
 }

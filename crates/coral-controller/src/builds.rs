@@ -232,7 +232,7 @@ impl BuildsPart {
             .publish_status::<ImageBuild, ImageBuildStatus>(key, before, status)
             .await;
         match written {
-            Ok(true) => self.tell(build, status).await,
+            Ok(true) => self.record_events(build, status).await,
             Ok(false) => {}
             // The build was deleted meanwhile.
             Err(error) if error.is_not_found() => {}
@@ -242,7 +242,7 @@ impl BuildsPart {
     }
 
     /// Records events for the beginning and the end of a run, and for states that need a person's action.
-    async fn tell(&self, build: &ImageBuild, status: &ImageBuildStatus) {
+    async fn record_events(&self, build: &ImageBuild, status: &ImageBuildStatus) {
         let before = build.status.as_ref();
         let (was, is) = (ready(before), ready(Some(status)));
         let Some(is) = is else { return };
@@ -340,7 +340,7 @@ impl Part for BuildsPart {
         let namespaces: BTreeSet<String> = open.keys().map(|key| key.namespace.clone()).collect();
         let (client, changes) = (&self.context.client, &self.context.changes);
         self.namespaces.follow(client, changes, &namespaces, now);
-        let workloads = self.namespaces.look();
+        let workloads = self.namespaces.snapshot();
         self.backoff.retain(|key| open.contains_key(key));
         self.failed.retain(|key, _| open.contains_key(key));
         let order = self.queue.order(&open, now);

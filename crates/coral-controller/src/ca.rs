@@ -137,7 +137,7 @@ impl CaPart {
             Err(why) => {
                 let pair = authority.issue(&names, now)?;
                 self.apply_secret(&key, &pair, authority).await?;
-                tracing::info!(secret = %key, why = why.words(), "certificate issued");
+                tracing::info!(secret = %key, why = why.reason_text(), "certificate issued");
                 let renewal = due(Some(&pair), &names, authority, now);
                 Ok(renewal.unwrap_or(now))
             }

@@ -139,7 +139,7 @@ fn refusal(error: &watcher::Error) -> Option<&kube::Error> {
 
 /// The message of an error. kube's own text of a status repeats the message together with every
 /// field.
-fn words(error: &watcher::Error) -> String {
+fn message_of(error: &watcher::Error) -> String {
     use watcher::Error::{
         InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
     };
@@ -164,7 +164,7 @@ struct WatchFailures {
 impl WatchFailures {
     fn begin(&mut self, kind: &str, error: &watcher::Error, is_refusal: bool) -> Duration {
         // A single error is not logged: the API server ends every watch from time to time.
-        let why = words(error);
+        let why = message_of(error);
         match (is_refusal, self.failures) {
             (true, 0) | (false, 1) => tracing::warn!(%kind, %why, "watch fails; trying again"),
             _ => tracing::debug!(%kind, %why, "watch failed"),

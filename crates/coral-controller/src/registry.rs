@@ -259,7 +259,7 @@ impl RegistryPart {
                         Ok(pair) => {
                             let secret = builder.tls(&pair, authority.bundle());
                             self.writer.apply::<Secret>(&owned.tls, &secret).await?;
-                            tracing::info!(registry = %owned.key, why = why.words(), "certificate issued");
+                            tracing::info!(registry = %owned.key, why = why.reason_text(), "certificate issued");
                         }
                         Err(error) => {
                             tracing::error!(registry = %owned.key, %error, "certificate cannot be issued");
@@ -338,7 +338,7 @@ impl RegistryPart {
         if let Some(is) = is
             && was.map(|it| (&it.status, &it.reason)) != Some((&is.status, &is.reason))
         {
-            self.tell(registry, is, &plan.conditions).await;
+            self.record_event(registry, is, &plan.conditions).await;
         }
         self.tell_of_space(registry, &status).await;
         Ok(())
@@ -365,7 +365,12 @@ impl RegistryPart {
 
     /// The steps until a Registry serves are in its conditions. Events report what a person waits
     /// for or has to do.
-    async fn tell(&self, registry: &Registry, ready: &Condition, conditions: &RegistryConditions) {
+    async fn record_event(
+        &self,
+        registry: &Registry,
+        ready: &Condition,
+        conditions: &RegistryConditions,
+    ) {
         let (events, note) = (&self.context.events, ready.message.as_str());
         if conditions.is_ready() {
             events.normal(registry, &ready.reason, note).await;

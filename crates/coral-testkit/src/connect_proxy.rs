@@ -82,7 +82,7 @@ impl ConnectProxy {
 }
 
 impl Shared {
-    fn note(&self, asked: String) {
+    fn record(&self, asked: String) {
         self.lock().push(asked);
         self.more.notify_waiters();
     }
@@ -125,13 +125,13 @@ async fn lead(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         .map_or(line, |(asked, _)| asked)
         .to_owned();
     if !shared.knows(&text) {
-        shared.note(format!("{asked} 407"));
+        shared.record(format!("{asked} 407"));
         let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\n\
                        proxy-authenticate: Basic realm=\"proxy\"\r\ncontent-length: 0\r\n\r\n";
         return client.write_all(refusal.as_bytes()).await;
     }
     let tunnel = asked.starts_with("CONNECT ");
-    shared.note(asked);
+    shared.record(asked);
     let mut upstream = TcpStream::connect(&shared.upstream).await?;
     if tunnel {
         client

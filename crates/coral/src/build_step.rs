@@ -64,7 +64,7 @@ pub(crate) async fn run(
         terminal.line(&format!("warning: {}", error_chain(&error)));
     }
     if let (StepCommand::Push, Ok(message)) = (arguments.step, &done) {
-        tell(&pod, message).await;
+        report(&pod, message).await;
     }
     match done {
         Ok(_) => Ok(ExitCode::SUCCESS),
@@ -74,16 +74,16 @@ pub(crate) async fn run(
 
 /// Reports the result of `push` to the controller, which reads the termination message later in any
 /// case.
-async fn tell(pod: &Pod, message: &str) {
+async fn report(pod: &Pod, message: &str) {
     let controller = Controller::from_pod(pod, Step::Push);
-    let told = match &controller {
-        Ok(controller) => controller.tell(message).await,
+    let reported = match &controller {
+        Ok(controller) => controller.report(message).await,
         Err(error) => {
             tracing::debug!(error = error_chain(error), "cannot report the result");
             return;
         }
     };
-    if let Err(error) = told {
+    if let Err(error) = reported {
         tracing::debug!(
             error = error_chain(&error),
             "cannot report the result to the controller; the pod's status has it"

@@ -67,11 +67,11 @@ impl Terminal {
     /// Prints a line above the bars. An error is ignored: if standard error is closed, there is
     /// nowhere to report it.
     pub(crate) fn line(&self, text: &str) {
-        self.tell(text, Map::new());
+        self.print_event(text, Map::new());
     }
 
     /// Prints a line; with JSON output, `fields` are added to it.
-    fn tell(&self, text: &str, fields: Map<String, Value>) {
+    fn print_event(&self, text: &str, fields: Map<String, Value>) {
         match self.0.format {
             LogFormat::Text => self.raw(&harmless(text)),
             LogFormat::Json => self.raw(&object(text, fields, Timestamp::now()).to_string()),
@@ -119,7 +119,7 @@ impl Terminal {
 
     /// How much of an event to print for a person. With JSON output every line is printed, since
     /// programs count them.
-    fn saying(&self, source: &str, event: &Event<'_>) -> Verbosity {
+    fn verbosity(&self, source: &str, event: &Event<'_>) -> Verbosity {
         if self.0.format != LogFormat::Text {
             return Verbosity::Whole;
         }
@@ -138,7 +138,7 @@ impl Terminal {
     fn say(&self, name: &str, gist: &str, line: &str, fields: Map<String, Value>) {
         let is_new = self.shown().said.is_new(name, gist);
         if is_new {
-            self.tell(line, fields);
+            self.print_event(line, fields);
         }
     }
 }
@@ -171,7 +171,7 @@ impl Observer for Terminal {
             | Event::Failed { .. } => {
                 self.forget(source);
                 let (gist, line) = describe(source, key, event);
-                match self.saying(source, event) {
+                match self.verbosity(source, event) {
                     Verbosity::Whole => self.say(source, &gist, &line, fields(source, key, event)),
                     Verbosity::Others => {
                         if let Event::Failed { error, .. } = event {

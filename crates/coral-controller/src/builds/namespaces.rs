@@ -88,7 +88,7 @@ impl BuildNamespace {
     }
 
     /// The Jobs and pods of builds, as last seen.
-    fn look(&self) -> Workload {
+    fn snapshot(&self) -> Workload {
         let rights = self.rights();
         let mut found = Workload {
             rights,
@@ -278,9 +278,9 @@ impl BuildNamespaces {
     }
 
     /// The Jobs and pods in each of them.
-    pub(super) fn look(&self) -> BTreeMap<String, Workload> {
+    pub(super) fn snapshot(&self) -> BTreeMap<String, Workload> {
         let all = self.0.iter();
-        all.map(|(name, known)| (name.clone(), known.namespace.look()))
+        all.map(|(name, known)| (name.clone(), known.namespace.snapshot()))
             .collect()
     }
 }

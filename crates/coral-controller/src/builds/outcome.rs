@@ -23,7 +23,7 @@ use reports::push_report;
 use text::{lines, masked};
 
 pub(super) use pod::{has_ended, has_pushed};
-pub(super) use reports::{Reports, reports, words};
+pub(super) use reports::{Reports, duration_text, reports};
 
 /// A running Job has a pod after this time, unless something refuses the pod.
 const POD_DEADLINE: Duration = Duration::from_secs(20);

@@ -277,7 +277,7 @@ async fn a_build_that_waits_for_its_registry_costs_no_question_at_each_pass() {
     loop {
         let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
         part.pass(at(0)).await.unwrap();
-        if part.namespaces.look()["team-a"].rights == Rights::Granted {
+        if part.namespaces.snapshot()["team-a"].rights == Rights::Granted {
             break;
         }
         subscription.changed().await;

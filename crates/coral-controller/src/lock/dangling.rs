@@ -39,7 +39,7 @@ impl DanglingReferences {
     }
 
     /// Reason and message of the condition; `None` if everything exists.
-    pub(crate) fn trouble(&self) -> Option<(&'static str, String)> {
+    pub(crate) fn problem(&self) -> Option<(&'static str, String)> {
         let mirrors = (!self.mirrors.is_empty()).then(|| {
             format!(
                 "spec.mirrors names RegistryMirrors that do not exist: {}. No pod can use them: \

@@ -284,10 +284,10 @@ impl LockDecision {
         is_winner: bool,
         failure: Option<&str>,
     ) -> Vec<LockCondition> {
-        let trouble = self.trouble(policy, is_winner, failure);
+        let problem = self.problem(policy, is_winner, failure);
         let dangling = self.dangling.get(&policy.name_any());
-        let lacks = dangling.and_then(DanglingReferences::trouble);
-        let (is_degraded, reason, message) = match trouble.as_ref().or(lacks.as_ref()) {
+        let lacks = dangling.and_then(DanglingReferences::problem);
+        let (is_degraded, reason, message) = match problem.as_ref().or(lacks.as_ref()) {
             Some((reason, message)) => (true, *reason, message.clone()),
             None => (false, "AsExpected", String::new()),
         };
@@ -298,7 +298,7 @@ impl LockDecision {
             message,
         };
         let lock = self.lock.as_ref().filter(|_| is_winner);
-        let (holds, reason, message) = match (lock, trouble) {
+        let (holds, reason, message) = match (lock, problem) {
             (Some(lock), _) if failure.is_none() => (true, "LockInForce", self.in_force(lock)),
             (_, Some((reason, message))) => (false, reason, message),
             (_, None) => (
@@ -321,7 +321,7 @@ impl LockDecision {
     }
 
     /// What is wrong with a policy, if anything is.
-    fn trouble(
+    fn problem(
         &self,
         policy: &InjectionPolicy,
         is_winner: bool,

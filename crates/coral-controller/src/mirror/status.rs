@@ -54,8 +54,8 @@ pub(super) fn status(
     let unusable = unusable(&repositories, is_unclear);
     let (next_sync, last_sync) = syncs(input, &old);
     let mut conditions = old.conditions.unwrap_or_default();
-    for saying in &sayings(input, &counted, unusable) {
-        saying.set(&mut conditions, input.generation, input.now);
+    for update in &sayings(input, &counted, unusable) {
+        update.set(&mut conditions, input.generation, input.now);
     }
     RegistryMirrorStatus {
         observed_generation: input.generation,
@@ -82,13 +82,13 @@ pub(super) fn troubled(
         (PROGRESSING, Truth::False),
         (DEGRADED, Truth::True),
     ] {
-        let saying = ConditionValue {
+        let update = ConditionValue {
             kind,
             truth,
             reason: problem.reason,
             message: problem.message.clone(),
         };
-        saying.set(&mut conditions, generation, now);
+        update.set(&mut conditions, generation, now);
     }
     status.conditions = Some(conditions);
     status
@@ -267,13 +267,13 @@ struct ConditionValue {
 
 impl ConditionValue {
     fn set(&self, conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
-        let saying = ConditionUpdate {
+        let update = ConditionUpdate {
             kind: self.kind,
             truth: self.truth,
             reason: self.reason,
             message: &self.message,
         };
-        set(conditions, &saying, generation, now);
+        set(conditions, &update, generation, now);
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct Silences(BTreeMap<String, Timestamp>);
 impl Silences {
     /// Records on each node whether its agent has stopped reporting. Returns when to check again.
     /// While the pods are not known, no agent counts as silent.
-    pub(crate) fn note(
+    pub(crate) fn record(
         &mut self,
         nodes: &mut [NodeView],
         pods: Option<&AgentPods>,
@@ -149,20 +149,23 @@ mod tests {
         let mut silences = Silences::default();
         let well = pods(&[("a", "n1", "True"), ("b", "n2", "True")]);
         let mut seen = nodes();
-        assert_eq!(silences.note(&mut seen, Some(&well), at(0)), None);
+        assert_eq!(silences.record(&mut seen, Some(&well), at(0)), None);
         assert_eq!(silence(seen.iter()), None);
         // An update: the new pod is not ready yet, then it is.
         let update = pods(&[("c", "n1", "False"), ("b", "n2", "True")]);
         assert_eq!(
-            silences.note(&mut seen, Some(&update), at(10)),
+            silences.record(&mut seen, Some(&update), at(10)),
             Some(at(70))
         );
         assert_eq!(silence(seen.iter()), None);
-        assert_eq!(silences.note(&mut seen, Some(&well), at(20)), None);
+        assert_eq!(silences.record(&mut seen, Some(&well), at(20)), None);
         // Both go, n2 with its node.
         let gone = pods(&[("b", "n2", "False")]);
-        assert_eq!(silences.note(&mut seen, Some(&gone), at(30)), Some(at(90)));
-        assert_eq!(silences.note(&mut seen, Some(&gone), at(90)), None);
+        assert_eq!(
+            silences.record(&mut seen, Some(&gone), at(30)),
+            Some(at(90))
+        );
+        assert_eq!(silences.record(&mut seen, Some(&gone), at(90)), None);
         let said = silence(seen.iter()).unwrap();
         assert_eq!(
             said.message,
@@ -177,7 +180,7 @@ mod tests {
         );
         assert!(!crashed.is_fault);
         let mut again = nodes();
-        assert_eq!(silences.note(&mut again, Some(&well), at(100)), None);
+        assert_eq!(silences.record(&mut again, Some(&well), at(100)), None);
         assert_eq!(silence(again.iter()), None);
     }
 
@@ -185,10 +188,10 @@ mod tests {
     fn a_clock_that_was_set_back_tells_of_a_silence_no_more_than_a_minute_later() {
         let (mut silences, mut seen) = (Silences::default(), nodes());
         let gone = pods(&[("b", "n2", "True")]);
-        silences.note(&mut seen, Some(&gone), at(100_000));
-        let due = silences.note(&mut seen, Some(&gone), at(10));
+        silences.record(&mut seen, Some(&gone), at(100_000));
+        let due = silences.record(&mut seen, Some(&gone), at(10));
         assert_eq!(due, Some(at(70)));
-        silences.note(&mut seen, Some(&gone), at(70));
+        silences.record(&mut seen, Some(&gone), at(70));
         assert!(silence(seen.iter()).is_some());
     }
 
@@ -196,7 +199,7 @@ mod tests {
     fn without_knowledge_of_the_pods_no_agent_is_said_to_be_away() {
         let (mut silences, mut seen) = (Silences::default(), nodes());
         for second in [0, 1000] {
-            assert_eq!(silences.note(&mut seen, None, at(second)), None);
+            assert_eq!(silences.record(&mut seen, None, at(second)), None);
             assert_eq!(silence(seen.iter()), None);
         }
     }

@@ -73,7 +73,7 @@ pub(crate) struct RegistryView {
     /// first time; a Registry that is down or refused keeps its own.
     pub(crate) endpoint: Option<String>,
     /// Why it is not ready, in the words of its own condition.
-    pub(crate) trouble: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// Hosts that a lock allows now. While it is not known, every host counts as allowed, so that no

@@ -86,7 +86,7 @@ pub(crate) fn observe(context: &Context) -> Option<NodesInput> {
     let mut registries = registry_views(&registry_keys(context), &access, &nodes);
     for view in &mut registries {
         let object = cluster.registries.get(&view.key);
-        view.trouble = object.and_then(|object| why_not_ready(&object));
+        view.problem = object.and_then(|object| why_not_ready(&object));
     }
     let in_force = shared.locked_hosts.get().map(|hosts| (*hosts).clone());
     Some(NodesInput {
@@ -165,7 +165,7 @@ fn registry_views(
             key: key.clone(),
             endpoint: known.map(|access| access.endpoint.clone()).or(given),
             host,
-            trouble: None,
+            problem: None,
         }
     });
     views.collect()

@@ -114,7 +114,7 @@ impl Part for NodesPart {
             return Ok(Wake::OnChange);
         };
         let (nodes, agents) = (&mut observed.nodes, observed.agents.as_ref());
-        let next = self.silences.note(nodes, agents, now);
+        let next = self.silences.record(nodes, agents, now);
         let table = table(&observed.routes, &observed.registries);
         let wake = self.resolve(&observed, &table, ca, now)?;
         // Nodes know the image by its canonical name.
@@ -296,17 +296,17 @@ impl NodesPart {
     async fn apply(&self, observed: &NodesInput, decided: &NodesDecision) -> Result<(), PassError> {
         let mut first = FirstError::default();
         for image in &observed.held {
-            first.note(self.release(image).await);
+            first.record(self.release(image).await);
         }
         for node in &observed.nodes {
             if let Some(spec) = decided.specs.get(&node.name) {
-                first.note(self.write_spec(node, spec).await);
+                first.record(self.write_spec(node, spec).await);
             }
             if let Some(changes) = decided.labels.get(&node.name) {
                 let key = ObjectKey::cluster(&node.name);
                 let patch = json!({"metadata": {"labels": changes}});
                 let written = self.writer.merge::<Node>(&key, &patch).await;
-                first.note(written);
+                first.record(written);
             }
         }
         first.into_result()
@@ -365,7 +365,7 @@ impl NodesPart {
                 self.emit_events(image.as_ref(), conditions, &status.conditions)
                     .await;
             }
-            first.note(written);
+            first.record(written);
         }
         for route in &observed.routes {
             let key = ObjectKey::cluster(&route.name);
@@ -384,7 +384,7 @@ impl NodesPart {
                 self.emit_events(object.as_ref(), conditions, &status.conditions)
                     .await;
             }
-            first.note(written);
+            first.record(written);
         }
         first.into_result()
     }
@@ -422,7 +422,7 @@ struct FirstError(Option<PassError>);
 
 impl FirstError {
     /// Records a result. An object that was deleted meanwhile needs no write.
-    fn note<T>(&mut self, result: Result<T, ApiError>) {
+    fn record<T>(&mut self, result: Result<T, ApiError>) {
         let error = result.err().filter(|error| !error.is_not_found());
         if let (None, Some(error)) = (&self.0, error) {
             self.0 = Some(error.into());

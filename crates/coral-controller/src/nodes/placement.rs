@@ -64,14 +64,14 @@ pub(crate) fn place(
     for node in nodes.iter().filter(|node| node.linux) {
         let mut claims = claims(&oldest, node, digests);
         let excess = share_out(&mut claims, MAX_NODE_IMAGES, |claim| claim.placed);
-        note(&mut placement.left_out, &excess, node);
+        record_node(&mut placement.left_out, &excess, node);
         let without_label = share_out(&mut claims, MAX_IMAGE_LABELS, |claim| {
             // Within a share, existing labels stay: pods may have been scheduled to the node because
             // of them.
             let label = label::image(&claim.image.reference);
             node.labels.contains_key(&label)
         });
-        note(&mut placement.unlabelled, &without_label, node);
+        record_node(&mut placement.unlabelled, &without_label, node);
         let labelled = claims.iter().map(|claim| claim.image.reference.clone());
         let labelled = labelled.collect();
         claims.extend(without_label);
@@ -194,7 +194,11 @@ fn take_turns(claims: &mut [Claim<'_>]) {
 }
 
 /// Records the node for every object that asks for one of these images.
-fn note(nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>, claims: &[Claim<'_>], node: &NodeView) {
+fn record_node(
+    nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>,
+    claims: &[Claim<'_>],
+    node: &NodeView,
+) {
     for wish in claims.iter().flat_map(|claim| &claim.owners) {
         let names = nodes.entry(wish.key.clone()).or_default();
         names.insert(node.name.clone());

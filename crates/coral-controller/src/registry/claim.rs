@@ -64,7 +64,7 @@ pub(super) fn advice(
     classes: Option<&StorageClasses>,
 ) -> Option<String> {
     let (name, class) = set.and_then(wanted).filter(|_| waits_for_claim(pod))?;
-    let look = format!(
+    let inspect = format!(
         "see `kubectl -n {} describe pvc {name}`",
         pod.namespace().unwrap_or_default()
     );
@@ -74,13 +74,15 @@ pub(super) fn advice(
              class, or correct spec.storage.storageClassName"
         ),
         (Some(class), _) => {
-            format!("its claim {name} of storage class {class:?} is not bound: {look}")
+            format!("its claim {name} of storage class {class:?} is not bound: {inspect}")
         }
         (None, Some(classes)) if !classes.has_default => format!(
             "its claim {name} names no storage class, and the cluster has no default one: set \
              spec.storage.storageClassName"
         ),
-        (None, _) => format!("its claim {name} of the default storage class is not bound: {look}"),
+        (None, _) => {
+            format!("its claim {name} of the default storage class is not bound: {inspect}")
+        }
     })
 }
 

@@ -59,15 +59,15 @@ pub(super) struct RegistryConditions {
 
 impl RegistryConditions {
     /// The Registry is not worked on, for this reason.
-    pub(super) fn refuse(&mut self, saying: ConditionValue) {
-        match saying.truth {
-            Truth::False if saying.reason != "RemovingEarlier" => {
-                self.degraded = Some((saying.reason, saying.message.clone()));
+    pub(super) fn refuse(&mut self, update: ConditionValue) {
+        match update.truth {
+            Truth::False if update.reason != "RemovingEarlier" => {
+                self.degraded = Some((update.reason, update.message.clone()));
             }
-            Truth::Unknown => self.progress(saying.reason, &saying.message),
+            Truth::Unknown => self.progress(update.reason, &update.message),
             Truth::True | Truth::False => {}
         }
-        self.ready = Some(saying);
+        self.ready = Some(update);
     }
 
     /// The Registry is not ready yet.
@@ -109,19 +109,19 @@ impl RegistryConditions {
     pub(super) fn is_ready(&self) -> bool {
         self.ready
             .as_ref()
-            .is_some_and(|saying| saying.truth == Truth::True)
+            .is_some_and(|update| update.truth == Truth::True)
     }
 
     /// Whether nothing is known about the Registry.
     pub(super) fn is_unknown(&self) -> bool {
         let ready = self.ready.as_ref();
-        ready.is_none_or(|saying| saying.truth == Truth::Unknown)
+        ready.is_none_or(|update| update.truth == Truth::Unknown)
     }
 
     /// Whether a person has to do something.
     pub(super) fn needs_attention(&self) -> bool {
         let is_stuck =
-            |saying: &ConditionValue| matches!(saying.reason, "PodNotRunning" | "Unschedulable");
+            |update: &ConditionValue| matches!(update.reason, "PodNotRunning" | "Unschedulable");
         self.degraded.is_some() || self.ready.as_ref().is_some_and(is_stuck)
     }
 
@@ -158,18 +158,18 @@ impl RegistryConditions {
         });
         let said_its_space = all.iter().any(|it| it.type_ == kind::STORAGE_AVAILABLE);
         let mut set = |kind, truth, reason, message: &str| {
-            let saying = conditions::ConditionUpdate {
+            let update = conditions::ConditionUpdate {
                 kind,
                 truth,
                 reason,
                 message,
             };
-            conditions::set(&mut all, &saying, registry.metadata.generation, now);
+            conditions::set(&mut all, &update, registry.metadata.generation, now);
         };
         match &self.ready {
             // A Registry does not stop being ready because nothing is known about it at the moment.
-            Some(saying) if saying.truth == Truth::Unknown && is_settled => {}
-            Some(saying) => set(kind::READY, saying.truth, saying.reason, &saying.message),
+            Some(update) if update.truth == Truth::Unknown && is_settled => {}
+            Some(update) => set(kind::READY, update.truth, update.reason, &update.message),
             None => set(kind::READY, Truth::Unknown, "Reading", ""),
         }
         match &self.progressing {
@@ -227,15 +227,16 @@ pub(super) fn of_workload(
         });
         return;
     }
-    let trouble = existing.pod.as_deref().and_then(|pod| {
-        let (reason, mut message) = trouble(pod)?;
+    let pod_problem = existing.pod.as_deref().and_then(|pod| {
+        let (reason, mut message) = pod_problem(pod)?;
         let set = existing.stateful_set.as_deref();
         if let Some(advice) = claim::advice(pod, set, existing.classes.as_ref()) {
             message = format!("{message}; {advice}");
         }
         Some((reason, message))
     });
-    let (reason, message) = trouble.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
+    let (reason, message) =
+        pod_problem.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
     conditions.wait(reason, &message);
 }
 
@@ -250,7 +251,7 @@ fn is_serving(set: &StatefulSet) -> bool {
 }
 
 /// Why the pod does not run, according to its status.
-fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
+fn pod_problem(pod: &Pod) -> Option<(&'static str, String)> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     let mut conditions = status.conditions.iter().flatten();

@@ -21,7 +21,7 @@ use super::conditions::{RegistryConditions, of_workload};
 use super::observe::RegistryInput;
 use super::{PUSH_USER, built};
 use crate::ObjectKey;
-use crate::ca::certificate::{Authority, Due, Names, due};
+use crate::ca::certificate::{Authority, Names, RenewalReason, due};
 use crate::ca::pair_of;
 use crate::shared::{PushCredential, RegistryAccess};
 pub(super) use refusal::grant_command;
@@ -52,7 +52,7 @@ pub(super) struct Plan {
 pub(super) enum Action {
     ApplyService(Value),
     /// Issue a certificate for these names.
-    IssueCertificate(Names, Due),
+    IssueCertificate(Names, RenewalReason),
     /// Write the credential for pushing, from this password or a new one, for this address.
     WriteCredential(Option<PushCredential>, IpAddr),
     ApplyPublic(Value),
@@ -74,8 +74,8 @@ pub(super) fn decide(input: &RegistryInput) -> Plan {
         confirmed: input.confirmed.clone(),
         renewal: None,
     };
-    if let Some(saying) = refusal {
-        plan.conditions.refuse(saying);
+    if let Some(update) = refusal {
+        plan.conditions.refuse(update);
         return plan;
     }
     let builder = Builder::new(&input.registry);
@@ -125,7 +125,7 @@ fn continue_with(input: &RegistryInput, builder: &Builder<'_>, address: IpAddr, 
     if let Some(space) = &input.report.space {
         let mut storage = space.storage(before);
         if let Some(repositories) = &input.report.repositories {
-            repositories.tell(&mut storage.status);
+            repositories.update(&mut storage.status);
         }
         plan.conditions.stores(storage);
     }

@@ -37,7 +37,7 @@ struct Repository {
 struct Candidate<'a> {
     name: &'a str,
     /// Its size as the status has it.
-    words: String,
+    reason_text: String,
     /// The same in bytes.
     bytes: u64,
     is_named: bool,
@@ -45,7 +45,7 @@ struct Candidate<'a> {
 
 impl Repositories {
     /// Updates a status, if all repositories are counted.
-    pub(super) fn tell(&self, status: &mut RegistryStorageStatus) {
+    pub(super) fn update(&self, status: &mut RegistryStorageStatus) {
         if self.counted {
             status.repositories = Some(i64::try_from(self.count).unwrap_or(i64::MAX));
             status.largest = Some(self.largest(status.largest.as_deref().unwrap_or_default()));
@@ -62,11 +62,11 @@ impl Repositories {
         let fits = |it: &&Repository| it.name.len() <= LONGEST_NAME;
         let candidates = self.largest.iter().filter(fits).map(|it| {
             let before = named.get(it.name.as_str()).copied();
-            let words = settled(before, it.stored);
+            let reason_text = settled(before, it.stored);
             Candidate {
                 name: &it.name,
-                bytes: Quantity::parse(&words).map_or(it.stored, Quantity::get),
-                words,
+                bytes: Quantity::parse(&reason_text).map_or(it.stored, Quantity::get),
+                reason_text,
                 is_named: before.is_some(),
             }
         });
@@ -83,7 +83,7 @@ impl Repositories {
         candidates.sort_by_key(|it| (Reverse(it.bytes), it.name));
         let entries = candidates.into_iter().map(|it| StoredRepository {
             name: it.name.to_owned(),
-            stored: it.words,
+            stored: it.reason_text,
         });
         entries.collect()
     }
@@ -108,7 +108,7 @@ mod tests {
     fn after(answers: &[Repositories]) -> RegistryStorageStatus {
         let mut status = RegistryStorageStatus::default();
         for answer in answers {
-            answer.tell(&mut status);
+            answer.update(&mut status);
         }
         status
     }

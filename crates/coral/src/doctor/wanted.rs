@@ -20,7 +20,7 @@ pub(super) enum Presence {
 }
 
 /// One finding per problem, or a single one if there is none.
-pub(super) async fn look(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
+pub(super) async fn check(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
     let (check, can) = match site.role {
         Role::Source => ("images", "can be read"),
         Role::Destination => ("push", "can be pushed to"),

@@ -77,7 +77,7 @@ impl Visit {
         } = mirror.images(query).await;
         let on_page = images.len();
         let looked = stream::iter(images)
-            .map(|view| self.seen(mirror, view))
+            .map(|view| self.shown_image(mirror, view))
             .buffered(AT_ONCE)
             .collect::<Vec<_>>()
             .await;
@@ -93,7 +93,7 @@ impl Visit {
     }
 
     /// An image with its facts; `None` if the reader may not read its repository.
-    async fn seen(&self, mirror: &BoardMirror, view: ImageView) -> Option<ShownImage> {
+    async fn shown_image(&self, mirror: &BoardMirror, view: ImageView) -> Option<ShownImage> {
         if !mirror.is_here {
             return Some(ShownImage { view, facts: None });
         }

@@ -45,7 +45,7 @@ impl Planner<'_> {
             push_result,
             node: input.node.as_deref(),
             before: self.previous_ready(),
-            timeout: outcome::words(settings.timeout.as_secs()),
+            timeout: outcome::duration_text(settings.timeout.as_secs()),
             now: input.now,
         }
         .state();

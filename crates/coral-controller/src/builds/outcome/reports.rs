@@ -86,7 +86,7 @@ fn durations(pod: &Pod, measured: MeasuredDurations) -> Option<BuildDurations> {
         // A container that never started is reported to have started in 1970.
         (began.0 > Timestamp::UNIX_EPOCH).then_some(())?;
         let seconds = ended.0.as_second().saturating_sub(began.0.as_second());
-        Some(words(u64::try_from(seconds).unwrap_or_default()))
+        Some(duration_text(u64::try_from(seconds).unwrap_or_default()))
     };
     let durations = BuildDurations {
         fetch: measured.fetch.map(tenths).or_else(|| took(Step::Fetch)),
@@ -100,12 +100,12 @@ fn durations(pod: &Pod, measured: MeasuredDurations) -> Option<BuildDurations> {
 fn tenths(milliseconds: u64) -> String {
     match milliseconds / 100 {
         tenths @ 0..100 => format!("{}.{}s", tenths / 10, tenths % 10),
-        _ => words(milliseconds / 1000),
+        _ => duration_text(milliseconds / 1000),
     }
 }
 
 /// `3s`, `2m5s`, `1h0m3s`.
-pub(in crate::builds) fn words(seconds: u64) -> String {
+pub(in crate::builds) fn duration_text(seconds: u64) -> String {
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {
         (0, 0) => format!("{seconds}s"),
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn times_are_said_as_kubernetes_says_them() {
-        let new_status = [0, 59, 65, 3600, 3723].map(words);
+        let new_status = [0, 59, 65, 3600, 3723].map(duration_text);
         assert_eq!(new_status, ["0s", "59s", "1m5s", "1h0m0s", "1h2m3s"]);
         let new_status = [0, 49, 417, 9_999, 10_000, 3_723_999].map(tenths);
         assert_eq!(

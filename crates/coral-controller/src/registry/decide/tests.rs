@@ -297,7 +297,7 @@ fn another_service_address_is_in_certificate_arguments_and_credential() {
         matches!(
             plan.actions[..],
             [
-                Action::IssueCertificate(_, Due::OtherNames),
+                Action::IssueCertificate(_, RenewalReason::OtherNames),
                 Action::WriteCredential(Some(_), _),
                 Action::ApplyStatefulSet(_),
             ]

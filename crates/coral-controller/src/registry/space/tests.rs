@@ -22,13 +22,13 @@ fn after(answers: &[Space]) -> RegistryStatus {
     for space in answers {
         let storage = space.storage(Some(&status));
         let mut all = status.conditions.take().unwrap_or_default();
-        let saying = conditions::ConditionUpdate {
+        let update = conditions::ConditionUpdate {
             kind: STORAGE_AVAILABLE,
             truth: storage.level.truth(),
             reason: storage.level.reason(),
             message: &storage.message(),
         };
-        conditions::set(&mut all, &saying, Some(1), Timestamp::UNIX_EPOCH);
+        conditions::set(&mut all, &update, Some(1), Timestamp::UNIX_EPOCH);
         status.conditions = Some(all);
         status.storage = Some(storage.status);
     }
