@@ -25,7 +25,8 @@ pub mod kind {
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }
 
-/// Longest message of a condition, in bytes. Kubernetes allows 32,768, which is more than people read.
+/// Longest message of a condition, in bytes. Kubernetes allows 32,768, but a person does not read
+/// that much.
 pub const MAX_MESSAGE: usize = 1024;
 
 /// The status of a condition.
@@ -69,8 +70,8 @@ pub struct ConditionUpdate<'a> {
     pub message: &'a str,
 }
 
-/// Sets a condition. `lastTransitionTime` stays as it was while `status` is the same, so that an
-/// unchanged condition is an unchanged status.
+/// Sets a condition. `lastTransitionTime` stays while `status` is the same, so that an unchanged
+/// condition leaves the status unchanged.
 ///
 /// ```
 /// use coral_api::conditions::{ConditionUpdate, Truth, kind, set};
@@ -106,14 +107,14 @@ pub fn set(
     }
 }
 
-/// Whether a condition of this type is there and `True`.
+/// Whether a condition of this type exists and is `True`.
 pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     conditions
         .iter()
         .any(|c| c.type_ == kind && c.status == Truth::True.as_str())
 }
 
-/// At most `most` bytes of `text`. If it is cut, then between characters, and it ends in `…`.
+/// Truncates `text` to at most `most` bytes, between characters. A truncated text ends in `…`.
 pub fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();

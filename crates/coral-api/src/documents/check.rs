@@ -3,8 +3,8 @@
 //! the two cannot differ. Only the part of JSON Schema is supported that schemars writes for our
 //! types.
 //!
-//! The result is the tree as JSON, repaired so that it can be read as the type in any case. So the
-//! meaning of the well-formed fields is checked in the same run.
+//! The result is the tree as JSON, repaired so that it can always be deserialised as the type. The
+//! values of the well-formed fields are therefore checked in the same run.
 
 use std::collections::BTreeMap;
 

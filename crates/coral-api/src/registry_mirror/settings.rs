@@ -1,4 +1,4 @@
-//! What a mirror means: every text parsed, every default filled in.
+//! The validated settings of a mirror: every text is parsed and every default filled in.
 
 mod repository;
 mod transport;
@@ -102,7 +102,8 @@ pub struct RepositorySettings {
     pub repository: Repository,
     /// Where it lies at the destination, the target's prefix included.
     pub destination: RepositoryPath,
-    /// How the source's host is reached. All repositories of a host say the same.
+    /// How connections to the source's host are made. All repositories of one host have the same
+    /// settings.
     pub transport: TransportSettings,
     /// Tags that are copied as named.
     pub tags: Vec<Tag>,
@@ -146,7 +147,7 @@ impl Default for RetrySettings {
 }
 
 impl RegistryMirror {
-    /// What the mirror means, or everything that is wrong with it.
+    /// Validates the mirror. Returns its settings, or every problem.
     pub fn settings(&self) -> Result<MirrorSettings, Vec<Problem>> {
         let mut problems = Problems::default();
         let spec = &self.spec;
@@ -186,7 +187,7 @@ impl RegistryMirror {
         }))
     }
 
-    /// Everything that is wrong with the mirror; nothing, if it can be used.
+    /// Every problem of the mirror; none if it can be used.
     pub fn validate(&self) -> Vec<Problem> {
         self.settings().err().unwrap_or_default()
     }

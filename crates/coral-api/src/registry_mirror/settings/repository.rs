@@ -244,7 +244,8 @@ fn filter(problems: &mut Problems, path: &str, typed: &TagSelect, all: bool) -> 
         .as_deref()
         .and_then(|text| newer_than(problems, &format!("{path}.newerThan"), text));
     let selection = TagSelection {
-        // A bound that did not parse is a problem already, not an empty selection too.
+        // A filter that could not be parsed is reported already; it must not count as an empty
+        // selection, too.
         all: typed.all || all || typed.newer_than.is_some(),
         regex: typed.regex.clone(),
         glob: typed.glob.clone(),
