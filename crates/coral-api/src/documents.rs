@@ -175,7 +175,7 @@ fn twice(document: &Document, order: &str, other: &Document) -> DocumentError {
         origin: document.origin.clone(),
         line: document.line,
         object: Some(format!("{kind} {name:?}")),
-        message: format!("is there twice, {order} at {origin}:{line}: rename one of them"),
+        message: format!("occurs twice, {order} at {origin}:{line}: rename one of them"),
     }
 }
 

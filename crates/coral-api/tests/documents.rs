@@ -312,7 +312,7 @@ fn ill_shaped_parts_are_named_with_the_shape_they_need() {
     6: spec.repositories[1].listSelection: must be all, not "some"
     6: spec.repositories[1]: unknown field "x" (known here: name, tags, digests, select, listSelection, platforms, foreignLayers, referrers, tlsVerify, ca, plainHTTP)
     "#);
-    insta::assert_snapshot!(spec_errors("registry: {name: a, host: b}\nregistry: {name: a, port: 5}\nrepositories: [{name: a, tags: [b]}]"), @r#"6: field "spec.registry" is there twice, first at line 5"#);
+    insta::assert_snapshot!(spec_errors("registry: {name: a, host: b}\nregistry: {name: a, port: 5}\nrepositories: [{name: a, tags: [b]}]"), @r#"6: field "spec.registry" occurs twice, first at line 5"#);
 }
 
 #[test]
@@ -509,7 +509,7 @@ fn faults_of_secrets_are_named_without_their_values() {
     insta::assert_snapshot!(errors(&secret("data: {a: 'hunter2!', b: [hunter2]}\nstringData: {c: 7, c: hunter2}\ntype: 3\nextra: hunter2\n")), @r#"
     f.yaml:4: Secret "regcred": data["a"]: is not base64: put plain text under stringData
     f.yaml:4: Secret "regcred": data["b"]: must be text
-    f.yaml:5: Secret "regcred": field "stringData.c" is there twice, first at line 5
+    f.yaml:5: Secret "regcred": field "stringData.c" occurs twice, first at line 5
     f.yaml:5: Secret "regcred": stringData["c"]: must be text
     f.yaml:6: Secret "regcred": type: must be text
     f.yaml:7: Secret "regcred": unknown field "extra" (known here: apiVersion, kind, metadata, type, data, stringData, immutable)
@@ -558,7 +558,7 @@ fn documents_are_told_apart_by_their_markers_alone() {
 #[test]
 fn objects_of_one_name_are_refused() {
     let text = format!("{}---\n{}", mirror(MINIMAL), mirror(MINIMAL));
-    insta::assert_snapshot!(errors(&text), @r#"f.yaml:8: RegistryMirror "web": is there twice, first at f.yaml:1: rename one of them"#);
+    insta::assert_snapshot!(errors(&text), @r#"f.yaml:8: RegistryMirror "web": occurs twice, first at f.yaml:1: rename one of them"#);
 }
 
 #[test]
@@ -575,8 +575,8 @@ fn of_two_files_with_one_object_both_are_told() {
         .map(ToString::to_string)
         .collect();
     insta::assert_snapshot!(errors.join("\n"), @r#"
-    a.yaml:1: RegistryMirror "web": is there twice, and at m.yaml:1: rename one of them
-    m.yaml:1: RegistryMirror "web": is there twice, first at a.yaml:1: rename one of them
+    a.yaml:1: RegistryMirror "web": occurs twice, and at m.yaml:1: rename one of them
+    m.yaml:1: RegistryMirror "web": occurs twice, first at a.yaml:1: rename one of them
     "#);
 }
 
@@ -614,7 +614,7 @@ fn yaml_bombs_are_survived() {
     let itself = errors("a: &a [*a]\n");
     assert_eq!(
         itself,
-        "f.yaml:1: not YAML: an alias stands inside of what it names"
+        "f.yaml:1: not YAML: an alias refers to a node that contains it"
     );
 }
 

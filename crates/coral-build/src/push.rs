@@ -235,7 +235,10 @@ impl Push<'_> {
             report.outputs.extend(not_pushed(also_to, why));
         }
         if let Err(error) = self.pod.write_termination_message(&report.to_message()) {
-            tracing::warn!(error = error_chain(&error), "what is pushed is not noted");
+            tracing::warn!(
+                error = error_chain(&error),
+                "the report of the push cannot be saved"
+            );
         }
     }
 

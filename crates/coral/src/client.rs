@@ -62,7 +62,7 @@ pub(crate) struct ClientArguments {
 fn stall_timeout(text: &str) -> Result<Duration, String> {
     let time = GoDuration::parse(text).map_err(|error| error.to_string())?;
     match time.get() {
-        Duration::ZERO => Err("nothing moves in no time: give a second or more".to_owned()),
+        Duration::ZERO => Err("must not be 0: give a duration such as 30s".to_owned()),
         time => Ok(time),
     }
 }

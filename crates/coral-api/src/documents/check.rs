@@ -192,7 +192,7 @@ pub(super) fn duplicates(entries: &[Entry], path: &str, findings: &mut Findings)
         };
         let field = joined(path, &entry.key);
         let message = format!(
-            "field {:?} is there twice, first at line {first}",
+            "field {:?} occurs twice, first at line {first}",
             shown(&field)
         );
         findings.add(entry.line, &field, message);

@@ -275,7 +275,7 @@ fn step(problems: &mut Problems, step: Option<&BuildStep>) {
         {
             problems.add(
                 path,
-                format_args!("{:?} is there twice: remove one", variable.name),
+                format_args!("{:?} occurs twice: remove one", variable.name),
             );
         }
     }
@@ -332,7 +332,7 @@ fn tags(problems: &mut Problems, output: &BuildOutput, namespace: Option<&str>) 
             _ => {
                 let tag = BuildTag { path, tag };
                 if tags.contains(&tag) {
-                    problems.add(at, "is there twice: remove one");
+                    problems.add(at, "occurs twice: remove one");
                 } else {
                     tags.push(tag);
                 }

@@ -199,7 +199,7 @@ impl Endpoint {
 
     fn sign(&self, granted: &Granted, pod: &str) -> Result<CredentialAnswer, Failure> {
         let key = self.material.key();
-        let key = key.ok_or(Failure::Unavailable("the signing key is not there yet"))?;
+        let key = key.ok_or(Failure::Unavailable("the signing key is not available yet"))?;
         let now = Timestamp::now();
         let claims = Claims::new(
             &granted.host,

@@ -115,7 +115,7 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
     }
     if *back > 0 {
         lines.push(format!(
-            "{} whole, and back",
+            "{} intact and served again",
             counted(
                 *back,
                 "that had been moved aside is",
@@ -159,7 +159,7 @@ mod tests {
         let text = lines(&scrubbed, 4).join("\n");
         for part in [
             "read 5 blobs and manifests, 2.0 KiB: 1 damaged, 2 unsure",
-            "3 that had been moved aside are whole",
+            "3 that had been moved aside are intact",
             "4 are damaged and not restored",
             "stopped before the end",
         ] {

@@ -88,7 +88,7 @@ fn what_next(total: &Summary, now: Timestamp) -> String {
     ) {
         (true, Some(at), _) if at <= now => "; next try now".to_owned(),
         (true, Some(at), _) => format!("; next try in {}", until(at)),
-        (true, None, Some(at)) => format!("; looked at again in {}", until(at)),
+        (true, None, Some(at)) => format!("; next check in {}", until(at)),
         _ => String::new(),
     }
 }
@@ -179,7 +179,7 @@ mod tests {
         total.next_try = at(0);
         assert_eq!(what_next(&total, now), "; next try now");
         total.next_try = None;
-        assert_eq!(what_next(&total, now), "; looked at again in 60 minutes");
+        assert_eq!(what_next(&total, now), "; next check in 60 minutes");
         total.failing = 0;
         assert_eq!(what_next(&total, now), "");
     }
