@@ -356,9 +356,11 @@ impl RegistryPart {
         };
         let (events, note) = (&self.context.events, condition.message.as_str());
         match is {
-            StorageLevel::Available => events.normal(registry, &condition.reason, note).await,
+            StorageLevel::Available => {
+                events.normal(registry, &condition.reason, note).await;
+            }
             StorageLevel::Low | StorageLevel::Full => {
-                events.warning(registry, &condition.reason, note).await
+                events.warning(registry, &condition.reason, note).await;
             }
         }
     }

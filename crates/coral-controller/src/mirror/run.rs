@@ -135,7 +135,7 @@ impl MirrorPart {
             // It is being restarted: it wakes the part again.
             return Ok(None);
         };
-        let write = PendingWrite {
+        let pending = PendingWrite {
             key,
             mirror,
             prepared,
@@ -145,10 +145,10 @@ impl MirrorPart {
             snapshot,
             now,
         };
-        self.probe(&write);
+        self.probe(&pending);
         // The images come first, then the status that says that all of them are there.
-        let mut wrote = self.write_shards(&write).await?;
-        wrote |= self.write_status(&write).await?;
+        let mut wrote = self.write_shards(&pending).await?;
+        wrote |= self.write_status(&pending).await?;
         if wrote && let Some(run) = self.runs.get_mut(key) {
             run.next_write = after(now, BETWEEN_WRITES);
         }
@@ -198,42 +198,42 @@ impl MirrorPart {
     }
 
     /// Asks for repositories of which it is not known whether they are public, or not in this pass.
-    fn probe(&self, write: &PendingWrite<'_>) {
-        let Some(access) = self.fleet.engine().access(&write.key.to_string()) else {
+    fn probe(&self, pending: &PendingWrite<'_>) {
+        let Some(access) = self.fleet.engine().access(&pending.key.to_string()) else {
             return;
         };
         let mut firsts: BTreeMap<String, ImageRef> = BTreeMap::new();
-        for image in write.snapshot.images.iter().filter(|i| i.is_held()) {
+        for image in pending.snapshot.images.iter().filter(|i| i.is_held()) {
             if let Ok(reference) = ImageRef::parse(&image.reference) {
                 let source = reference.repository().to_string();
                 firsts.entry(source).or_insert(reference);
             }
         }
-        let old = write.mirror.status.as_ref();
-        let pass = write.snapshot.next_pass.filter(|_| write.quiet);
+        let old = pending.mirror.status.as_ref();
+        let pass = pending.snapshot.next_pass.filter(|_| pending.quiet);
         for (source, image) in firsts {
             let stored = StoredVisibility {
                 visibility: status::visibility(old, &source),
                 pass: old.and_then(|s| s.next_sync.as_ref()).map(|time| time.0),
             };
-            let (probes, key) = (&self.probes, write.key);
-            let suspended = write.prepared.settings.suspend;
-            if !suspended && probes.is_due(key, &source, stored, pass, write.now) {
+            let (probes, key) = (&self.probes, pending.key);
+            let suspended = pending.prepared.settings.suspend;
+            if !suspended && probes.is_due(key, &source, stored, pass, pending.now) {
                 probes.ask(key, &source, pass, access.clone(), image);
             }
         }
     }
 
-    async fn write_shards(&self, write: &PendingWrite<'_>) -> Result<bool, ApiError> {
+    async fn write_shards(&self, pending: &PendingWrite<'_>) -> Result<bool, ApiError> {
         let all = self.context.cluster.mirrored.snapshot();
-        let stored = restore::shards_of(write.mirror, &all);
+        let stored = restore::shards_of(pending.mirror, &all);
         let in_use = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-        let images = &write.snapshot.images;
+        let images = &pending.snapshot.images;
         let divided = shards::divide(images, shards::count(images.len(), in_use));
-        let registry = write.prepared.destination.to_string();
+        let registry = pending.prepared.destination.to_string();
         let named = |number| {
-            let name = shards::name(&write.key.name, number);
-            ObjectKey::new(write.key.namespace.clone(), name)
+            let name = shards::name(&pending.key.name, number);
+            ObjectKey::new(pending.key.namespace.clone(), name)
         };
         let mut wrote = false;
         let numbers: BTreeSet<u32> = divided.keys().copied().collect();
@@ -243,14 +243,14 @@ impl MirrorPart {
             let (key, there) = (named(number), stored.get(&number));
             let mut generation = there.and_then(|there| there.metadata.generation);
             if there.is_none_or(|there| there.spec.registry != registry) {
-                let object = shards::object(write.mirror, number, &registry);
+                let object = shards::object(pending.mirror, number, &registry);
                 let applied = self.writer.apply::<MirroredImages>(&key, &object).await?;
                 generation = applied.metadata.generation;
                 wrote = true;
             }
             let before = there.and_then(|there| there.status.as_ref());
             let conditions = before.map_or(&[][..], |before| &before.conditions);
-            shard.conditions = shards::conditions(&shard, conditions, generation, write.now);
+            shard.conditions = shards::conditions(&shard, conditions, generation, pending.now);
             wrote |= self
                 .writer
                 .publish_status::<MirroredImages, _>(&key, before, &shard)
@@ -264,25 +264,25 @@ impl MirrorPart {
         Ok(wrote)
     }
 
-    async fn write_status(&self, write: &PendingWrite<'_>) -> Result<bool, ApiError> {
-        let registry = registry_of(write.key, &write.prepared.settings.target);
+    async fn write_status(&self, pending: &PendingWrite<'_>) -> Result<bool, ApiError> {
+        let registry = registry_of(pending.key, &pending.prepared.settings.target);
         let registries = self.context.shared.registries.get();
         let access = registry.and_then(|key| registries.as_ref()?.get(&key).cloned());
         let input = status::StatusInput {
-            old: write.mirror.status.as_ref(),
-            generation: write.mirror.metadata.generation,
-            prune: write.prepared.prune,
-            settings: &write.prepared.settings,
-            snapshot: &write.snapshot,
-            last_pass: write.last_pass,
-            quiet: write.quiet,
-            conflicts: write.conflicts,
+            old: pending.mirror.status.as_ref(),
+            generation: pending.mirror.metadata.generation,
+            prune: pending.prepared.prune,
+            settings: &pending.prepared.settings,
+            snapshot: &pending.snapshot,
+            last_pass: pending.last_pass,
+            quiet: pending.quiet,
+            conflicts: pending.conflicts,
             loaded: access.and_then(|access| access.loaded),
-            now: write.now,
+            now: pending.now,
         };
-        let known = |source: &str| self.probes.known(write.key, source);
-        let is_unclear = |source: &str| self.probes.is_unclear(write.key, source);
+        let known = |source: &str| self.probes.known(pending.key, source);
+        let is_unclear = |source: &str| self.probes.is_unclear(pending.key, source);
         let new = status::status(&input, known, is_unclear);
-        self.publish(write.key, write.mirror, &new).await
+        self.publish(pending.key, pending.mirror, &new).await
     }
 }
