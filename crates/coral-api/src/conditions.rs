@@ -25,7 +25,8 @@ pub mod kind {
     pub const LOCK_COMPLETE: &str = "LockComplete";
 }
 
-/// Longest message of a condition, in bytes. Kubernetes allows 32,768, which is more than people read.
+/// Longest message of a condition, in bytes. Kubernetes allows 32,768, but a person does not read
+/// that much.
 pub const MAX_MESSAGE: usize = 1024;
 
 /// The status of a condition.
@@ -69,34 +70,34 @@ pub struct ConditionUpdate<'a> {
     pub message: &'a str,
 }
 
-/// Sets a condition. `lastTransitionTime` stays as it was while `status` is the same, so that an
-/// unchanged condition is an unchanged status.
+/// Sets a condition. `lastTransitionTime` stays while `status` is the same, so that an unchanged
+/// condition leaves the status unchanged.
 ///
 /// ```
 /// use coral_api::conditions::{ConditionUpdate, Truth, kind, set};
 ///
 /// let mut conditions = Vec::new();
-/// let saying = ConditionUpdate { kind: kind::READY, truth: Truth::True, reason: "Serving", message: "" };
-/// set(&mut conditions, &saying, Some(3), jiff::Timestamp::UNIX_EPOCH);
-/// set(&mut conditions, &saying, Some(3), jiff::Timestamp::now());
+/// let update = ConditionUpdate { kind: kind::READY, truth: Truth::True, reason: "Serving", message: "" };
+/// set(&mut conditions, &update, Some(3), jiff::Timestamp::UNIX_EPOCH);
+/// set(&mut conditions, &update, Some(3), jiff::Timestamp::now());
 /// assert_eq!(conditions.len(), 1);
 /// assert_eq!(conditions[0].last_transition_time.0.as_second(), 0);
 /// ```
 pub fn set(
     conditions: &mut Vec<Condition>,
-    saying: &ConditionUpdate<'_>,
+    update: &ConditionUpdate<'_>,
     generation: Option<i64>,
     now: Timestamp,
 ) {
-    let position = conditions.iter().position(|c| c.type_ == saying.kind);
+    let position = conditions.iter().position(|c| c.type_ == update.kind);
     let before = position.map(|at| &conditions[at]);
-    let unchanged = before.filter(|before| before.status == saying.truth.as_str());
+    let unchanged = before.filter(|before| before.status == update.truth.as_str());
     let since = unchanged.map_or_else(|| time(now), |before| before.last_transition_time.clone());
     let condition = Condition {
-        type_: saying.kind.to_owned(),
-        status: saying.truth.as_str().to_owned(),
-        reason: saying.reason.to_owned(),
-        message: cut(saying.message, MAX_MESSAGE),
+        type_: update.kind.to_owned(),
+        status: update.truth.as_str().to_owned(),
+        reason: update.reason.to_owned(),
+        message: cut(update.message, MAX_MESSAGE),
         observed_generation: generation,
         last_transition_time: since,
     };
@@ -106,14 +107,14 @@ pub fn set(
     }
 }
 
-/// Whether a condition of this type is there and `True`.
+/// Whether a condition of this type exists and is `True`.
 pub fn is_true(conditions: &[Condition], kind: &str) -> bool {
     conditions
         .iter()
         .any(|c| c.type_ == kind && c.status == Truth::True.as_str())
 }
 
-/// At most `most` bytes of `text`. If it is cut, then between characters, and it ends in `…`.
+/// Truncates `text` to at most `most` bytes, between characters. A truncated text ends in `…`.
 pub fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
@@ -127,7 +128,7 @@ pub fn cut(text: &str, most: usize) -> String {
 mod tests {
     use super::*;
 
-    fn saying(truth: Truth) -> ConditionUpdate<'static> {
+    fn update(truth: Truth) -> ConditionUpdate<'static> {
         ConditionUpdate {
             kind: kind::READY,
             truth,
@@ -140,11 +141,11 @@ mod tests {
     fn the_time_of_a_condition_changes_with_its_status_only() {
         let mut conditions = Vec::new();
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        set(&mut conditions, &saying(Truth::False), Some(1), at(10));
-        set(&mut conditions, &saying(Truth::False), Some(2), at(20));
+        set(&mut conditions, &update(Truth::False), Some(1), at(10));
+        set(&mut conditions, &update(Truth::False), Some(2), at(20));
         assert_eq!(conditions[0].last_transition_time.0, at(10));
         assert_eq!(conditions[0].observed_generation, Some(2));
-        set(&mut conditions, &saying(Truth::True), Some(2), at(30));
+        set(&mut conditions, &update(Truth::True), Some(2), at(30));
         assert_eq!(conditions[0].last_transition_time.0, at(30));
         assert!(is_true(&conditions, kind::READY));
     }

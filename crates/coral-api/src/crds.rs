@@ -65,7 +65,7 @@ impl YamlError {
     }
 }
 
-/// Bounds are floating-point numbers in Kubernetes' type; without this the YAML would have `1.0`.
+/// Kubernetes' type has floating-point bounds. Without this the YAML would contain `1.0`.
 fn with_integers(json: Json) -> Json {
     match json {
         Json::Array(items) => items.into_iter().map(with_integers).collect(),

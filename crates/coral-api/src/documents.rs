@@ -23,7 +23,8 @@ use crate::secret::Secret;
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE_SIZE: usize = 4 * 1024 * 1024;
-/// Stack of the reading thread: several times what an unoptimised build needs at the deepest nesting.
+/// Stack of the reading thread: several times what an unoptimised build uses at the deepest nesting
+/// that is accepted.
 const STACK_SIZE: usize = 16 * 1024 * 1024;
 /// Most documents that are read from one file.
 const MAX_DOCUMENTS: usize = 10_000;
@@ -68,20 +69,20 @@ pub enum Object {
 impl Object {
     /// Kind, namespace and name, by which objects are told apart.
     pub fn key(&self) -> (&str, &str, &str) {
-        fn of(meta: &ObjectMeta) -> (&str, &str) {
+        fn namespace_and_name(meta: &ObjectMeta) -> (&str, &str) {
             (metadata::namespace(meta), metadata::name(meta))
         }
         match self {
             Self::RegistryMirror(mirror) => {
-                let (namespace, name) = of(&mirror.metadata);
+                let (namespace, name) = namespace_and_name(&mirror.metadata);
                 (crate::names::kind::REGISTRY_MIRROR, namespace, name)
             }
             Self::Registry(registry) => {
-                let (namespace, name) = of(&registry.metadata);
+                let (namespace, name) = namespace_and_name(&registry.metadata);
                 (crate::names::kind::REGISTRY, namespace, name)
             }
             Self::Secret(secret) => {
-                let (namespace, name) = of(&secret.metadata);
+                let (namespace, name) = namespace_and_name(&secret.metadata);
                 ("Secret", namespace, name)
             }
             Self::Skipped { kind, name, .. } => (kind, "", name),
@@ -137,15 +138,15 @@ pub fn read(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError
     })
 }
 
-/// [`read`] without the thread, whose start takes longer than the reading: for the fuzz target.
+/// [`read`] without the thread, for the fuzz target: starting the thread takes longer than reading.
 #[cfg(fuzzing)]
 pub fn read_here(origin: &str, text: &str) -> Result<Vec<Document>, Vec<DocumentError>> {
     Reading::new(origin).read(text)
 }
 
 /// Reports objects of the same kind, namespace and name in more than one document. [`read`] checks
-/// its one file; call this for the documents of several. Errors name both files, because their order
-/// does not say which of them should have the object.
+/// a single file; call this for the documents of several. The error names both files, because the
+/// order of the files does not show which one is meant.
 pub fn duplicates(documents: &[Document]) -> Vec<DocumentError> {
     let mut seen: BTreeMap<(&str, &str, &str), &Document> = BTreeMap::new();
     let mut told = BTreeSet::new();
@@ -174,7 +175,7 @@ fn twice(document: &Document, order: &str, other: &Document) -> DocumentError {
         origin: document.origin.clone(),
         line: document.line,
         object: Some(format!("{kind} {name:?}")),
-        message: format!("is there twice, {order} at {origin}:{line}: rename one of them"),
+        message: format!("occurs twice, {order} at {origin}:{line}: rename one of them"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Durations as Go writes them, which is how Kubernetes does.
+//! Durations in Go's notation, which Kubernetes uses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Longest duration that is accepted: 100 years. Nothing in the API waits longer.
 const MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// A duration as Go writes it: `1h30m`, `90s`, `1.5h`, `300ms`. Never negative.
+/// A duration in Go's notation: `1h30m`, `90s`, `1.5h`, `300ms`. Never negative.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GoDuration(Duration);
 

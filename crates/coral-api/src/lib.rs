@@ -72,9 +72,10 @@ pub use registry::{
 pub use registry_mirror::{
     Cadence, Drift, DriftPolicy, ListSelection, MirrorFailure, MirrorLimitSettings, MirrorLimits,
     MirrorRepository, MirrorSettings, MirroredRepository, Prune, PruneSettings, PruningStatus,
-    Reach, Referrers, ReferrersPolicy, RegistryAddress, RegistryMirror, RegistryMirrorSpec,
+    Referrers, ReferrersPolicy, RegistryAddress, RegistryMirror, RegistryMirrorSpec,
     RegistryMirrorStatus, RegistryTarget, RepositorySettings, Retry, RetrySettings,
-    SourceGonePolicy, Target, VerifyBy, VerifyMethod, VerifySettings, Visibility,
+    SourceGonePolicy, Target, TransportSettings, VerifyBy, VerifyMethod, VerifySettings,
+    Visibility,
 };
 pub use schedule::{CronSchedule, ScheduleError};
 pub use secret::{DockerConfig, Secret, SecretBytes, SecretError};

@@ -1,4 +1,5 @@
-//! Name and namespace of an object, which are `Option`s in Kubernetes' metadata; and its times.
+//! Accessors for the name and namespace in Kubernetes' metadata, which are `Option`s there, and for
+//! timestamps.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -17,8 +18,8 @@ pub fn namespace(metadata: &ObjectMeta) -> &str {
     namespace.unwrap_or(DEFAULT_NAMESPACE)
 }
 
-/// A point in time as Kubernetes stores it, in whole seconds: anything finer would differ from
-/// what is read back.
+/// A point in time with the precision that Kubernetes stores, whole seconds. A finer one would
+/// differ from the value that is read back.
 pub fn time(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
 }

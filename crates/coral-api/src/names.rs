@@ -1,5 +1,5 @@
-//! Every name that people and other programs rely on, in one place. They are a contract: changing
-//! one breaks running clusters.
+//! Every name that people and other programs rely on. These names are a contract: changing one
+//! breaks running clusters.
 
 /// The API group.
 pub const GROUP: &str = "stvz.io";

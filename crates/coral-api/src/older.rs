@@ -4,8 +4,8 @@ use crate::names::kind;
 use crate::registry_mirror::{ListSelection, RegistryMirror};
 use crate::selection::TagSelect;
 
-/// Replaces the older spellings in a RegistryMirror that was read from the older kind. Gives a warning
-/// that shows what to write instead.
+/// Replaces the older spellings in a RegistryMirror that was read from the older kind. Returns a
+/// warning that shows what to write instead.
 pub(crate) fn convert(mirror: &mut RegistryMirror) -> String {
     for repository in &mut mirror.spec.repositories {
         // The older API ignored tags beside `listSelection: all`.

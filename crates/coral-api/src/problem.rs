@@ -17,7 +17,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Problems as they are found. All of them are kept, so that a person can correct a file in one go.
+/// Collects problems. All of them are kept, so that a person can correct a file in one go.
 #[derive(Debug, Default)]
 pub(crate) struct Problems(Vec<Problem>);
 
@@ -34,7 +34,7 @@ impl Problems {
         self.add(path, "has a value that this version of Coral does not know");
     }
 
-    /// The value; `None` if it is an error, which is added with its sources.
+    /// The value; `None` for an error, which is added together with its sources.
     pub(crate) fn check<T, E: std::error::Error>(
         &mut self,
         path: impl Into<String>,

@@ -57,8 +57,8 @@ impl Quantity {
         self.0
     }
 
-    /// Rounded down to a whole number, of three digits or more, of the largest unit (powers of 1024)
-    /// that gives one, such as `11913Mi`.
+    /// Rounds down to a whole number of the largest unit (powers of 1024) that gives at least three
+    /// digits, such as `11913Mi`.
     ///
     /// ```
     /// use coral_api::Quantity;

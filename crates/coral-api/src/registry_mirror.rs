@@ -30,8 +30,8 @@ use crate::rules;
 
 pub use repository::{ListSelection, MirrorRepository, ReferrersPolicy};
 pub use settings::{
-    Cadence, Drift, MirrorLimitSettings, MirrorSettings, PruneSettings, Reach, Referrers,
-    RegistryAddress, RepositorySettings, RetrySettings, Target, VerifyBy, VerifySettings,
+    Cadence, Drift, MirrorLimitSettings, MirrorSettings, PruneSettings, Referrers, RegistryAddress,
+    RepositorySettings, RetrySettings, Target, TransportSettings, VerifyBy, VerifySettings,
 };
 pub(crate) use settings::{object_name, object_names, retry};
 pub use status::{

@@ -7,9 +7,9 @@ use croner::parser::{CronParser, Seconds, Year};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// When to do something, as cron says it: minute, hour, day of month, month, day of week, in UTC.
-/// `@hourly`, `@daily`, `@weekly`, `@monthly` and `@yearly` are understood. If both day fields are
-/// given, a day that matches one of them is enough.
+/// A cron schedule: minute, hour, day of month, month, day of week, in UTC. `@hourly`, `@daily`,
+/// `@weekly`, `@monthly` and `@yearly` are accepted. If both day fields are given, a day that
+/// matches either of them is enough.
 #[derive(Debug, Clone)]
 pub struct CronSchedule {
     text: String,
@@ -44,7 +44,7 @@ pub enum ScheduleError {
         /// What the parser said.
         reason: String,
     },
-    /// A day that does not exist, such as 30 February.
+    /// The schedule never fires, because its day does not exist, such as 30 February.
     #[error("{0:?} never happens")]
     Never(String),
 }

@@ -1,4 +1,4 @@
-//! Secrets, as far as Coral needs them: Docker credentials, certificates, users.
+//! The Secrets that Coral reads: Docker credentials, certificates, users.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -82,7 +82,7 @@ pub enum SecretError {
 }
 
 impl Secret {
-    /// The key that the type asks for, if it is not there.
+    /// The key that the type of the Secret requires, if it is missing.
     pub(crate) fn missing_key(&self) -> Option<&'static str> {
         let key = match self.secret_type.as_deref() {
             Some(DOCKER_CONFIG_JSON) => ".dockerconfigjson",

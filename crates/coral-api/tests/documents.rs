@@ -69,7 +69,9 @@ fn an_external_registry_has_the_older_defaults() {
         panic!("an address");
     };
     assert_eq!(address.host.as_str(), "reg.example:5000");
-    assert!(address.reach == coral_api::Reach::default() && address.secret.is_none());
+    assert!(
+        address.transport == coral_api::TransportSettings::default() && address.secret.is_none()
+    );
 }
 
 #[test]
@@ -278,6 +280,21 @@ fn fields_that_do_not_work_yet_are_refused_by_name() {
 }
 
 #[test]
+fn planned_fields_of_one_kind_are_unknown_fields_of_the_others() {
+    for field in ["fromPods", "driftPolicy"] {
+        for kind in ["Registry", "ImageBuild"] {
+            let text = format!(
+                "apiVersion: stvz.io/v1\nkind: {kind}\nmetadata: {{name: a}}\nspec:\n  {field}: {{}}\n"
+            );
+            let errors = errors(&text);
+            let expected = format!("f.yaml:5: {kind} \"a\": spec: unknown field \"{field}\"");
+            assert!(errors.contains(&expected), "{errors}");
+            assert!(!errors.contains("not supported yet"), "{errors}");
+        }
+    }
+}
+
+#[test]
 fn ill_shaped_parts_are_named_with_the_shape_they_need() {
     insta::assert_snapshot!(spec_errors("registry: main\nrepositories: debian\n"), @r#"
     5: spec.registry: must be a mapping, not "main"
@@ -295,7 +312,7 @@ fn ill_shaped_parts_are_named_with_the_shape_they_need() {
     6: spec.repositories[1].listSelection: must be all, not "some"
     6: spec.repositories[1]: unknown field "x" (known here: name, tags, digests, select, listSelection, platforms, foreignLayers, referrers, tlsVerify, ca, plainHTTP)
     "#);
-    insta::assert_snapshot!(spec_errors("registry: {name: a, host: b}\nregistry: {name: a, port: 5}\nrepositories: [{name: a, tags: [b]}]"), @r#"6: field "spec.registry" is there twice, first at line 5"#);
+    insta::assert_snapshot!(spec_errors("registry: {name: a, host: b}\nregistry: {name: a, port: 5}\nrepositories: [{name: a, tags: [b]}]"), @r#"6: field "spec.registry" occurs twice, first at line 5"#);
 }
 
 #[test]
@@ -528,7 +545,7 @@ fn faults_of_secrets_are_named_without_their_values() {
     insta::assert_snapshot!(errors(&secret("data: {a: 'hunter2!', b: [hunter2]}\nstringData: {c: 7, c: hunter2}\ntype: 3\nextra: hunter2\n")), @r#"
     f.yaml:4: Secret "regcred": data["a"]: is not base64: put plain text under stringData
     f.yaml:4: Secret "regcred": data["b"]: must be text
-    f.yaml:5: Secret "regcred": field "stringData.c" is there twice, first at line 5
+    f.yaml:5: Secret "regcred": field "stringData.c" occurs twice, first at line 5
     f.yaml:5: Secret "regcred": stringData["c"]: must be text
     f.yaml:6: Secret "regcred": type: must be text
     f.yaml:7: Secret "regcred": unknown field "extra" (known here: apiVersion, kind, metadata, type, data, stringData, immutable)
@@ -577,7 +594,7 @@ fn documents_are_told_apart_by_their_markers_alone() {
 #[test]
 fn objects_of_one_name_are_refused() {
     let text = format!("{}---\n{}", mirror(MINIMAL), mirror(MINIMAL));
-    insta::assert_snapshot!(errors(&text), @r#"f.yaml:8: RegistryMirror "web": is there twice, first at f.yaml:1: rename one of them"#);
+    insta::assert_snapshot!(errors(&text), @r#"f.yaml:8: RegistryMirror "web": occurs twice, first at f.yaml:1: rename one of them"#);
 }
 
 #[test]
@@ -594,8 +611,8 @@ fn of_two_files_with_one_object_both_are_told() {
         .map(ToString::to_string)
         .collect();
     insta::assert_snapshot!(errors.join("\n"), @r#"
-    a.yaml:1: RegistryMirror "web": is there twice, and at m.yaml:1: rename one of them
-    m.yaml:1: RegistryMirror "web": is there twice, first at a.yaml:1: rename one of them
+    a.yaml:1: RegistryMirror "web": occurs twice, and at m.yaml:1: rename one of them
+    m.yaml:1: RegistryMirror "web": occurs twice, first at a.yaml:1: rename one of them
     "#);
 }
 
@@ -633,7 +650,7 @@ fn yaml_bombs_are_survived() {
     let itself = errors("a: &a [*a]\n");
     assert_eq!(
         itself,
-        "f.yaml:1: not YAML: an alias stands inside of what it names"
+        "f.yaml:1: not YAML: an alias refers to a node that contains it"
     );
 }
 

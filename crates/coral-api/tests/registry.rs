@@ -133,7 +133,7 @@ fn what_means_nothing_is_named_with_its_line() {
         ),
         (
             "imageVolumes: [{repository: a, hostPath: {path: /a}}, {repository: a, hostPath: {path: /b}}]",
-            "spec.imageVolumes[1].repository: is there twice",
+            "spec.imageVolumes[1].repository: occurs twice",
         ),
         (
             "gc: {interval: 1s}",

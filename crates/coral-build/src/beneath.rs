@@ -1,4 +1,5 @@
-//! One folder by its descriptor: names in it are single components, and no symbolic link is followed.
+//! Access to one folder through its file descriptor. Names are single components, and no symbolic
+//! link is followed.
 //!
 //! Walking through folders one component at a time keeps every access beneath the first one, even
 //! if the content is untrusted.
@@ -35,12 +36,12 @@ const NEW_FILE: OFlags = OFlags::WRONLY
 pub(crate) struct Folder(OwnedFd);
 
 impl Folder {
-    /// The folder at a path of this program's own, which may be a symbolic link.
+    /// Opens the folder at a path that this program chose; the path itself may be a symbolic link.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self(rustix::fs::open(path, OPEN_FOLDER, Mode::empty())?))
     }
 
-    /// A folder in this one. A symbolic link is an error.
+    /// Opens a subfolder. A symbolic link is an error.
     pub(crate) fn folder(&self, name: &OsStr) -> io::Result<Self> {
         let flags = OPEN_FOLDER | OFlags::NOFOLLOW;
         Ok(Self(rustix::fs::openat(
@@ -51,7 +52,7 @@ impl Folder {
         )?))
     }
 
-    /// A regular file in this folder, to be read. Anything else is an error and is not waited for.
+    /// Opens a regular file for reading. Anything else is an error, and opening never blocks.
     pub(crate) fn file(&self, name: &OsStr) -> io::Result<File> {
         if kind(&self.stat(name)?) != FileType::RegularFile {
             return Err(io::Error::new(
@@ -92,7 +93,7 @@ impl Folder {
         Ok(names)
     }
 
-    /// A new folder, or the one that is there. Anything else of this name is removed.
+    /// Creates a folder, or opens the existing one. Any other entry of this name is removed.
     pub(crate) fn made_folder(&self, name: &OsStr) -> io::Result<Self> {
         match rustix::fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {}
@@ -107,20 +108,20 @@ impl Folder {
         self.folder(name)
     }
 
-    /// A new file. What has this name is removed.
+    /// Creates a file. An existing entry of this name is removed.
     pub(crate) fn new_file(&self, name: &OsStr) -> io::Result<File> {
         self.remove(name)?;
         let file = rustix::fs::openat(&self.0, name, NEW_FILE, Mode::from_raw_mode(0o600))?;
         Ok(File::from(file))
     }
 
-    /// A new symbolic link. What has this name is removed.
+    /// Creates a symbolic link. An existing entry of this name is removed.
     pub(crate) fn new_link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
         self.remove(name)?;
         Ok(rustix::fs::symlinkat(target, &self.0, name)?)
     }
 
-    /// A second name of a file in another folder. What has this name is removed.
+    /// Creates a hard link to a file in another folder. An existing entry of this name is removed.
     pub(crate) fn new_hard_link(&self, from: &Self, file: &OsStr, name: &OsStr) -> io::Result<()> {
         self.remove(name)?;
         Ok(rustix::fs::linkat(
@@ -132,8 +133,8 @@ impl Folder {
         )?)
     }
 
-    /// Removes the entry with this name, a folder with all its content. It is no error if there is
-    /// none.
+    /// Removes the entry of this name, a folder with all its content. A missing entry is not an
+    /// error.
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         self.remove_at_depth(name, 0)
     }
@@ -141,7 +142,7 @@ impl Folder {
     fn remove_at_depth(&self, name: &OsStr, depth: usize) -> io::Result<()> {
         match rustix::fs::unlinkat(&self.0, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            // What unlinking a folder is refused with: Linux says the first one.
+            // The errors of unlinking a folder. Linux returns the first one.
             Err(Errno::ISDIR | Errno::PERM) => {}
             Err(error) => return Err(error.into()),
         }
@@ -174,8 +175,8 @@ pub(crate) fn kind(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
-/// The components of a relative path that stays below its folder. `None` for one that is absolute, has
-/// `..` in it or is too deep; an empty list for the folder itself.
+/// The components of a relative path below its folder; an empty list for the folder itself. `None`
+/// for a path that is absolute, contains `..` or is too deep.
 pub(crate) fn components(path: &Path) -> Option<Vec<&OsStr>> {
     let mut found = Vec::new();
     for component in path.components() {

@@ -15,20 +15,21 @@ use crate::contract::{
 use crate::pod::{Pod, PodError};
 
 /// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most bytes of an answer that are read.
 const MOST_BYTES: usize = 64 * 1024;
 /// How long to retry while the controller cannot answer, or does not yet know that the step runs:
 /// replacing a controller takes less.
-const ASK_AGAIN_FOR: Duration = Duration::from_mins(2);
+const RETRY_FOR: Duration = Duration::from_mins(2);
 /// How long `push` retries while the controller or its API server is unavailable, because what was
 /// built would be lost. The timeout of the run continues.
-const PUSH_ASKS_FOR: Duration = Duration::from_mins(15);
-/// How long `push` tries to report its result: the controller reads it from the pod a second later.
-const TELL_FOR: Duration = Duration::from_secs(2);
-/// How many times it tries, since each request may reach another of several controllers, of which
-/// one leads.
-const TELL_TIMES: usize = 5;
+const PUSH_RETRY_FOR: Duration = Duration::from_mins(15);
+/// How long `push` tries to report its result. The report only saves time: the controller reads the
+/// result from the pod a second later.
+const REPORT_FOR: Duration = Duration::from_secs(2);
+/// How many times it tries. Only the leading controller accepts reports, and each request may reach
+/// another one.
+const REPORT_ATTEMPTS: usize = 5;
 /// The first pause between two requests; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -83,7 +84,7 @@ pub enum ExchangeError {
         /// The controller's words.
         message: String,
     },
-    /// The controller did not answer a reported result in time.
+    /// The controller did not acknowledge the result in time.
     #[error("the controller did not answer in time")]
     Late,
     /// The answer is not what the contract says.
@@ -105,8 +106,8 @@ impl ExchangeError {
             _ => return None,
         };
         Some(match step {
-            Step::Push if is_away => PUSH_ASKS_FOR,
-            _ => ASK_AGAIN_FOR,
+            Step::Push if is_away => PUSH_RETRY_FOR,
+            _ => RETRY_FOR,
         })
     }
 }
@@ -114,7 +115,7 @@ impl ExchangeError {
 impl Controller {
     /// The controller that made this pod: its address is in the environment, the authority's
     /// certificates and the token are files of the pod.
-    pub fn of(pod: &Pod, step: Step) -> Result<Self, ExchangeError> {
+    pub fn from_pod(pod: &Pod, step: Step) -> Result<Self, ExchangeError> {
         let url = std::env::var(env::CONTROLLER).map_err(|_| ExchangeError::NoController)?;
         let authority = pod.authority()?.unwrap_or_default();
         Ok(Self::new(url, authority, pod.path(path::TOKEN), step))
@@ -149,7 +150,8 @@ impl Controller {
             if began.elapsed() + pause >= patience {
                 return Err(error);
             }
-            // A few tries are usual: the API server learns a moment later that the step runs.
+            // The first requests often fail: the API server learns a moment later that the step
+            // runs.
             if pause == LONGEST_PAUSE && !is_told {
                 let (step, seconds) = (self.step.name(), patience.as_secs());
                 tracing::warn!(%error, step, seconds, "no credential yet; asking again");
@@ -162,20 +164,20 @@ impl Controller {
 
     /// Tells the controller the result of `push`, which is its termination message. The message in
     /// the pod is the regular way; this is faster than the node.
-    pub async fn tell(&self, message: &str) -> Result<(), ExchangeError> {
-        let telling = async {
-            for _ in 1..TELL_TIMES {
+    pub async fn report(&self, message: &str) -> Result<(), ExchangeError> {
+        let reporting = async {
+            for _ in 1..REPORT_ATTEMPTS {
                 match self.post(RESULTS_PATH, message.as_bytes().to_vec()).await {
                     // This controller does not lead.
                     Err(ExchangeError::Refused { status, .. })
                         if status == StatusCode::SERVICE_UNAVAILABLE => {}
-                    told => return told,
+                    reported => return reported,
                 }
             }
             self.post(RESULTS_PATH, message.as_bytes().to_vec()).await
         };
-        let told = tokio::time::timeout(TELL_FOR, telling).await;
-        told.unwrap_or(Err(ExchangeError::Late)).map(drop)
+        let reported = tokio::time::timeout(REPORT_FOR, reporting).await;
+        reported.unwrap_or(Err(ExchangeError::Late)).map(drop)
     }
 
     async fn ask(&self) -> Result<StepCredential, ExchangeError> {
@@ -184,9 +186,9 @@ impl Controller {
         credential(&self.post(CREDENTIALS_PATH, body).await?)
     }
 
-    /// Sends a request with the pod's token; the body of the answer.
+    /// Sends a request with the pod's token. Returns the body of the response.
     async fn post(&self, path: &str, body: Vec<u8>) -> Result<Vec<u8>, ExchangeError> {
-        // Kubelet replaces the file before the token ends.
+        // kubelet replaces the file before the token expires, so it is read again for each request.
         let token = std::fs::read_to_string(&self.token_file);
         let token = token.map_err(|source| ExchangeError::Token {
             file: self.token_file.display().to_string(),
@@ -215,14 +217,14 @@ impl Controller {
         Ok(body)
     }
 
-    /// Trusts the authority alone, and goes past every proxy: the controller is in the cluster.
+    /// Trusts only Coral's authority and uses no proxy: the controller is inside the cluster.
     fn client(&self) -> Result<reqwest::Client, ExchangeError> {
         let trusted = reqwest::Certificate::from_pem_bundle(&self.authority);
         let builder = reqwest::Client::builder()
             .tls_certs_only(trusted.map_err(ExchangeError::Authority)?)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE);
+            .timeout(REQUEST_TIMEOUT);
         builder.build().map_err(ExchangeError::Authority)
     }
 }

@@ -22,7 +22,7 @@ use crate::contract::{FetchRecord, FetchReport, SourceKind, milliseconds, path};
 use crate::pod::{Pod, PodError};
 use destination::Destination;
 pub use git::GitError;
-use unpack::Kind;
+use unpack::ArchiveKind;
 
 /// Most characters of an untrusted name that are shown.
 const MAX_SHOWN: usize = 200;
@@ -173,7 +173,7 @@ pub async fn fetch(
 
 /// Unpacks an archive from standard input.
 fn stream(mut input: impl Read, to: &mut Destination) -> Result<(), FetchError> {
-    unpack::unpack(&mut input, Kind::Folder, to)
+    unpack::unpack(&mut input, ArchiveKind::Folder, to)
 }
 
 /// Runs work that waits for the file system on a blocking thread.

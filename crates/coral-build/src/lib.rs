@@ -35,4 +35,4 @@ pub use access::{
 };
 pub use fetch::{FetchError, GitError, fetch};
 pub use pod::{Pod, PodError};
-pub use push::{OutputError, Patience, PushError, push};
+pub use push::{OutputError, PushError, RetryPolicies, push};

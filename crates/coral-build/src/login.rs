@@ -12,12 +12,13 @@ use crate::access::{AccessError, CredentialSource, StepCredential};
 use crate::contract::BuildContainer;
 
 /// How failures at the internal registry, which may be restarting, are retried.
-pub(crate) const INSIDE: RetryPolicy = RetryPolicy {
+pub(crate) const INTERNAL_RETRY: RetryPolicy = RetryPolicy {
     limit: 9,
     max_backoff: Duration::from_secs(30),
 };
 
-/// A credential is renewed when it has less than this left: a request that begins with it has to end.
+/// A credential is renewed when it is valid for less than this, so that requests that begin with it
+/// can end.
 const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
 
 /// How a registry is reached. A credential of the controller is valid for minutes and is then
@@ -25,7 +26,7 @@ const RENEWAL: SignedDuration = SignedDuration::from_mins(3);
 pub(crate) struct Login<'a> {
     client: Client,
     credentials: Arc<Credentials>,
-    /// What gives another credential when this one ends.
+    /// Where a new credential comes from when this one expires.
     source: Option<&'a dyn CredentialSource>,
     expires: Option<Timestamp>,
     container: BuildContainer,
@@ -87,7 +88,8 @@ impl<'a> Login<'a> {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let Some(wait) = next_wait(&policy, attempt, self.hope(&error), rand::random()) else {
+            let Some(wait) = next_wait(&policy, attempt, self.retry_after(&error), rand::random())
+            else {
                 return Err(error);
             };
             tracing::warn!(
@@ -102,9 +104,11 @@ impl<'a> Login<'a> {
     }
 
     /// How soon a retry may help at the earliest, including a retry with another credential.
-    fn hope(&mut self, error: &impl Failure) -> Option<Duration> {
+    fn retry_after(&mut self, error: &impl Failure) -> Option<Duration> {
         let may_help = error.is_unauthorized() && self.is_refused();
-        error.hope().or_else(|| may_help.then_some(Duration::ZERO))
+        error
+            .retry_after()
+            .or_else(|| may_help.then_some(Duration::ZERO))
     }
 
     /// The registry refused the credential. Returns whether another one may be accepted: the
@@ -145,16 +149,16 @@ impl<'a> Login<'a> {
 
 /// A failure at a registry.
 pub(crate) trait Failure: std::error::Error + Sized + 'static {
-    /// How soon it may pass at the earliest; `None` if it does not pass meanwhile.
-    fn hope(&self) -> Option<Duration>;
+    /// The minimum wait before a retry may succeed; `None` if no retry of the policy can succeed.
+    fn retry_after(&self) -> Option<Duration>;
 
     /// Whether the registry refused the credential.
     fn is_unauthorized(&self) -> bool;
 }
 
 impl Failure for Error {
-    fn hope(&self) -> Option<Duration> {
-        hope_of_request(self.disposition())
+    fn retry_after(&self) -> Option<Duration> {
+        retry_after_request(self.disposition())
     }
 
     fn is_unauthorized(&self) -> bool {
@@ -163,8 +167,8 @@ impl Failure for Error {
 }
 
 impl Failure for CopyError {
-    fn hope(&self) -> Option<Duration> {
-        hope_of_copy(self.cause())
+    fn retry_after(&self) -> Option<Duration> {
+        retry_after_copy(self.cause())
     }
 
     fn is_unauthorized(&self) -> bool {
@@ -172,8 +176,8 @@ impl Failure for CopyError {
     }
 }
 
-/// How soon a failure of a copy may pass at the earliest; `None` if it does not pass meanwhile.
-fn hope_of_copy(cause: Cause) -> Option<Duration> {
+/// The minimum wait before a retry of a copy may succeed; `None` if no retry of the policy can.
+fn retry_after_copy(cause: Cause) -> Option<Duration> {
     match cause {
         cause if cause.ends_at_once() => None,
         Cause::After(asked) => Some(asked),
@@ -182,10 +186,10 @@ fn hope_of_copy(cause: Cause) -> Option<Duration> {
 }
 
 /// The same of a single request.
-fn hope_of_request(disposition: Disposition) -> Option<Duration> {
+fn retry_after_request(disposition: Disposition) -> Option<Duration> {
     match disposition {
         Disposition::Retry => Some(Duration::ZERO),
-        Disposition::RetryAfter(asked) => hope_of_copy(Cause::After(asked)),
+        Disposition::RetryAfter(asked) => retry_after_copy(Cause::After(asked)),
         _ => None,
     }
 }
@@ -194,11 +198,11 @@ fn hope_of_request(disposition: Disposition) -> Option<Duration> {
 fn next_wait(
     policy: &RetryPolicy,
     attempt: u32,
-    hope: Option<Duration>,
+    retry_after: Option<Duration>,
     jitter: f64,
 ) -> Option<Duration> {
-    let hope = hope.filter(|_| attempt < policy.limit)?;
-    Some(policy.backoff(attempt, jitter).max(hope))
+    let retry_after = retry_after.filter(|_| attempt < policy.limit)?;
+    Some(policy.backoff(attempt, jitter).max(retry_after))
 }
 
 #[cfg(test)]
@@ -211,7 +215,7 @@ mod tests {
             limit: 3,
             max_backoff: Duration::from_secs(30),
         };
-        let wait = |attempt, cause| next_wait(&policy, attempt, hope_of_copy(cause), 1.0);
+        let wait = |attempt, cause| next_wait(&policy, attempt, retry_after_copy(cause), 1.0);
         assert_eq!(wait(1, Cause::Transient), Some(Duration::from_secs(1)));
         assert_eq!(wait(2, Cause::Transient), Some(Duration::from_secs(2)));
         assert_eq!(wait(3, Cause::Transient), None);
@@ -219,6 +223,6 @@ mod tests {
         let asked = Duration::from_secs(20);
         assert_eq!(wait(1, Cause::After(asked)), Some(asked));
         let day = Disposition::RetryAfter(Duration::from_hours(24));
-        assert_eq!(hope_of_request(day), None);
+        assert_eq!(retry_after_request(day), None);
     }
 }

@@ -1,4 +1,5 @@
-//! The pod of a build as a step finds it: the paths of the contract, and what is in their files.
+//! The pod of a build from the view of a step: the paths of the contract and the content of their
+//! files.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -91,16 +92,16 @@ impl Pod {
         write_json(&self.path(path::FETCH_RECORD), record)
     }
 
-    /// Whether a message was written that Kubernetes shows of the step.
+    /// Whether the step has written its termination message.
     pub fn has_termination_message(&self) -> bool {
         let found = std::fs::metadata(self.path(path::TERMINATION_LOG));
         found.is_ok_and(|found| found.len() > 0)
     }
 
-    /// Writes the message that Kubernetes shows of a step that ended.
+    /// Writes the step's termination message.
     pub fn write_termination_message(&self, message: &str) -> Result<(), PodError> {
         let path = self.path(path::TERMINATION_LOG);
-        // The file is made by the kubelet and cannot be replaced.
+        // kubelet creates the file, and it cannot be replaced, only written.
         std::fs::write(&path, message).map_err(|source| PodError::File {
             path: path.display().to_string(),
             verb: "written",

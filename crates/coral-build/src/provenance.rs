@@ -23,7 +23,7 @@ const BUILD_TYPE: &str = "https://image.stvz.io/ImageBuild/v1";
 const BUILDER_ID: &str = "https://image.stvz.io/coral";
 
 /// What is known of a build.
-pub(crate) struct Facts<'a> {
+pub(crate) struct ProvenanceInput<'a> {
     /// The run.
     pub(crate) run: &'a BuildJson,
     /// What `fetch` recorded.
@@ -40,8 +40,8 @@ pub(crate) struct Facts<'a> {
 
 /// The statement. Values of environment variables are not in it, since everyone who may pull the image can
 /// read it.
-pub(crate) fn statement(facts: &Facts<'_>) -> Value {
-    let Facts { run, record, .. } = facts;
+pub(crate) fn statement(facts: &ProvenanceInput<'_>) -> Value {
+    let ProvenanceInput { run, record, .. } = facts;
     let started = facts.container.started;
     let started = record.started.clone().or(started.map(|at| at.to_string()));
     let finished = facts.container.finished;
@@ -91,7 +91,7 @@ pub(crate) fn statement(facts: &Facts<'_>) -> Value {
 }
 
 /// The source and the builder, each with its digest.
-fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
+fn dependencies(facts: &ProvenanceInput<'_>) -> Vec<Value> {
     let mut found = Vec::new();
     match &facts.run.source.kind {
         SourceKind::Git(git) => {

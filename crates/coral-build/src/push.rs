@@ -23,21 +23,21 @@ use crate::pod::{Pod, PodError};
 use crate::provenance;
 use output::BuiltImage;
 pub use output::OutputError;
-use target::{Sent, Target};
+use target::{BlobBytes, Target};
 
 /// How often a failing push is tried again.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicies {
     /// For the internal registry, which may be restarting: without it the build fails.
     pub inside: RetryPolicy,
     /// For each repository of `alsoTo`.
     pub outside: RetryPolicy,
 }
 
-impl Default for Patience {
+impl Default for RetryPolicies {
     fn default() -> Self {
         Self {
-            inside: login::INSIDE,
+            inside: login::INTERNAL_RETRY,
             outside: RetryPolicy::default(),
         }
     }
@@ -85,7 +85,7 @@ pub enum PushError {
         #[source]
         source: CopyError,
     },
-    /// Something beside the image was not written.
+    /// An object other than the image was not written.
     #[error("{what} could not be pushed to {repository}")]
     Write {
         /// Where it should have gone.
@@ -100,17 +100,17 @@ pub enum PushError {
 
 /// A repository with the tags that it gets, at least one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
+struct TaggedRepository {
     repository: Repository,
     tags: Vec<Tag>,
 }
 
-/// Pushes the image of the pod's run. The report tells of outputs outside that failed; a failure inside
-/// is an error.
+/// Pushes the image of the pod's run. A failure at the internal registry is an error; failures at
+/// other registries are in the report.
 pub async fn push(
     pod: &Pod,
     credentials: &dyn CredentialSource,
-    patience: Patience,
+    retry: RetryPolicies,
 ) -> Result<PushReport, PushError> {
     let began = Instant::now();
     let run = pod.run()?;
@@ -119,13 +119,13 @@ pub async fn push(
     let push = Push {
         record: pod.record()?,
         copier: Copier::default(),
-        patience,
+        retry,
         pod,
         run: &run,
         image: &image,
     };
     let (mut report, container) = push.inside(credentials, &wanted).await?;
-    push.note(&report);
+    push.write_report(&report);
     for (position, also_to) in run.output.also_to.iter().enumerate() {
         report
             .outputs
@@ -136,8 +136,8 @@ pub async fn push(
 }
 
 /// The repositories inside with their tags, in the order in which they are named first.
-fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
-    let mut wanted: Vec<Wanted> = Vec::new();
+fn wanted_inside(run: &BuildJson) -> Result<Vec<TaggedRepository>, PushError> {
+    let mut wanted: Vec<TaggedRepository> = Vec::new();
     let below = format!("{}/", run.namespace);
     for text in run.output.references() {
         let (repository, tag) = parsed(&text)?;
@@ -149,7 +149,7 @@ fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
         }
         match wanted.iter_mut().find(|it| it.repository == repository) {
             Some(known) => known.tags.push(tag),
-            None => wanted.push(Wanted {
+            None => wanted.push(TaggedRepository {
                 repository,
                 tags: vec![tag],
             }),
@@ -161,7 +161,7 @@ fn wanted_inside(run: &BuildJson) -> Result<Vec<Wanted>, PushError> {
     Ok(wanted)
 }
 
-fn wanted_outside(also_to: &AlsoTo) -> Result<Wanted, PushError> {
+fn wanted_outside(also_to: &AlsoTo) -> Result<TaggedRepository, PushError> {
     let texts = also_to.tags.iter();
     let texts = texts.map(|tag| format!("{}:{tag}", also_to.repository));
     let found: Vec<(Repository, Tag)> =
@@ -170,7 +170,7 @@ fn wanted_outside(also_to: &AlsoTo) -> Result<Wanted, PushError> {
         return Err(PushError::NoTags(also_to.repository.clone()));
     };
     let tags = found.into_iter().map(|(_, tag)| tag).collect();
-    Ok(Wanted { repository, tags })
+    Ok(TaggedRepository { repository, tags })
 }
 
 fn parsed(text: &str) -> Result<(Repository, Tag), PushError> {
@@ -190,7 +190,7 @@ struct Push<'a> {
     record: FetchRecord,
     image: &'a BuiltImage,
     copier: Copier,
-    patience: Patience,
+    retry: RetryPolicies,
 }
 
 impl Push<'_> {
@@ -198,7 +198,7 @@ impl Push<'_> {
     async fn inside(
         &self,
         credentials: &dyn CredentialSource,
-        wanted: &[Wanted],
+        wanted: &[TaggedRepository],
     ) -> Result<(PushReport, BuildContainer), PushError> {
         let host = wanted[0].repository.host();
         let client = access::internal(self.pod, host)?;
@@ -210,22 +210,22 @@ impl Push<'_> {
             milliseconds: None,
         };
         for wanted in wanted {
-            let mut target = Target::new(wanted, &mut login, self.patience.inside);
+            let mut target = Target::new(wanted, &mut login, self.retry.inside);
             let sent = target.send(&self.copier, self.image).await?;
-            let note = self.attach(&mut target).await;
+            let write_report = self.attach(&mut target).await;
             target.tag(self.image).await?;
             report.bytes.pushed += sent.pushed;
             report.bytes.mounted += sent.mounted;
             report
                 .outputs
-                .extend(pushed(wanted, self.image, note.as_deref()));
+                .extend(pushed(wanted, self.image, write_report.as_deref()));
         }
         Ok((report, login.container().clone()))
     }
 
-    /// Notes what is pushed before registries outside are asked: one that never ends an answer may have the
-    /// pod killed for its time, and what is inside has to be known then.
-    fn note(&self, report: &PushReport) {
+    /// Writes the report before registries outside are contacted: one that never ends its response
+    /// may get the pod killed by its timeout, and by then the internal result must be recorded.
+    fn write_report(&self, report: &PushReport) {
         if self.run.output.also_to.is_empty() {
             return;
         }
@@ -235,7 +235,10 @@ impl Push<'_> {
             report.outputs.extend(not_pushed(also_to, why));
         }
         if let Err(error) = self.pod.write_termination_message(&report.to_message()) {
-            tracing::warn!(error = error_chain(&error), "what is pushed is not noted");
+            tracing::warn!(
+                error = error_chain(&error),
+                "the report of the push cannot be saved"
+            );
         }
     }
 
@@ -257,7 +260,7 @@ impl Push<'_> {
         };
         let sent = self.send_outside(position, also_to, &wanted, container);
         match sent.await {
-            Ok(note) => pushed(&wanted, self.image, note.as_deref()).collect(),
+            Ok(write_report) => pushed(&wanted, self.image, write_report.as_deref()).collect(),
             Err(error) => failed(&error),
         }
     }
@@ -266,24 +269,24 @@ impl Push<'_> {
         &self,
         position: usize,
         also_to: &AlsoTo,
-        wanted: &Wanted,
+        wanted: &TaggedRepository,
         container: &BuildContainer,
     ) -> Result<Option<String>, PushError> {
         let folder = self.pod.path(&also_to_credential(position));
         let (client, credentials) = access::also_to(&folder, wanted.repository.host(), also_to)?;
         let mut login = Login::constant(client, credentials, container.clone());
-        let mut target = Target::new(wanted, &mut login, self.patience.outside);
-        let _: Sent = target.send(&self.copier, self.image).await?;
-        let note = self.attach(&mut target).await;
+        let mut target = Target::new(wanted, &mut login, self.retry.outside);
+        let _: BlobBytes = target.send(&self.copier, self.image).await?;
+        let write_report = self.attach(&mut target).await;
         target.tag(self.image).await?;
-        Ok(note)
+        Ok(write_report)
     }
 
-    /// Attaches the provenance; what is to be said if that does not work. An image without provenance
-    /// is of more use than none.
+    /// Attaches the provenance. Returns a warning if that fails, because an image without
+    /// provenance is better than none.
     async fn attach(&self, target: &mut Target<'_, '_>) -> Option<String> {
         let now = Timestamp::now();
-        let statement = provenance::statement(&provenance::Facts {
+        let statement = provenance::statement(&provenance::ProvenanceInput {
             run: self.run,
             record: &self.record,
             container: target.login().container(),
@@ -314,15 +317,15 @@ fn not_pushed(also_to: &AlsoTo, why: &str) -> Vec<PushedOutput> {
 
 /// The outputs of a repository that has the image.
 fn pushed(
-    wanted: &Wanted,
+    wanted: &TaggedRepository,
     image: &BuiltImage,
-    note: Option<&str>,
+    write_report: Option<&str>,
 ) -> impl Iterator<Item = PushedOutput> {
     let digest = image.digest().to_string();
     wanted.tags.iter().map(move |tag| PushedOutput {
         reference: format!("{}:{tag}", wanted.repository),
         digest: Some(digest.clone()),
         state: OutputState::Pushed,
-        message: note.map(ToOwned::to_owned),
+        message: write_report.map(ToOwned::to_owned),
     })
 }

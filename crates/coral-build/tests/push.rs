@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use coral_build::contract::{OutputState, PushReport};
-use coral_build::{CredentialFuture, CredentialSource, Patience, StepCredential, push};
+use coral_build::{CredentialFuture, CredentialSource, RetryPolicies, StepCredential, push};
 use coral_distribution::{Client, ClientOptions, Credentials, HostOptions, RepositoryClient};
 use coral_image::{Descriptor, Host, ImageRef};
 use coral_mirror::RetryPolicy;
@@ -58,12 +58,12 @@ fn password(registry: &FaultRegistry) -> Password {
     Password::new(&Host::parse(&registry.host()).unwrap(), "secret")
 }
 
-fn quick() -> Patience {
+fn quick() -> RetryPolicies {
     let policy = RetryPolicy {
         limit: 4,
         max_backoff: Duration::from_millis(5),
     };
-    Patience {
+    RetryPolicies {
         inside: policy,
         outside: policy,
     }

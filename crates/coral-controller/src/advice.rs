@@ -9,9 +9,9 @@ use std::sync::LazyLock;
 use coral_mirror::Snapshot;
 use regex::Regex;
 
-/// What a person can change about how a registry is reached.
+/// Where a person can change how a registry is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Means {
+pub(crate) enum AdviceTarget {
     /// The fields of a RegistryMirror, beside the repository or beside the registry's host.
     Mirror,
     /// Nothing: an Image has only the reference, so its registry is reached over HTTPS alone.
@@ -83,30 +83,30 @@ static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
 });
 
 /// The message with fields instead of flags.
-pub(crate) fn in_cluster(message: &str, means: Means) -> String {
+pub(crate) fn in_cluster(message: &str, target: AdviceTarget) -> String {
     if !message.contains("--") {
         return message.to_owned();
     }
     let mut text = message.to_owned();
     for phrase in PHRASES.iter() {
-        let instead = match means {
-            Means::Mirror => phrase.mirror,
-            Means::Image => phrase.image,
-            Means::Build => phrase.build,
+        let instead = match target {
+            AdviceTarget::Mirror => phrase.mirror,
+            AdviceTarget::Image => phrase.image,
+            AdviceTarget::Build => phrase.build,
         };
         text = phrase.flag.replace_all(&text, instead).into_owned();
     }
     text
 }
 
-/// What a mirror knows, with its failures rewritten for a cluster.
-pub(crate) fn of_mirror(mut snapshot: Snapshot) -> Snapshot {
+/// The snapshot of a mirror, with its failure messages rewritten for a cluster.
+pub(crate) fn for_mirror(mut snapshot: Snapshot) -> Snapshot {
     let images = snapshot.images.iter_mut().map(|image| &mut image.message);
     let repositories = snapshot.repositories.iter_mut();
     let repositories = repositories.map(|repository| &mut repository.message);
     for message in images.chain(repositories).flatten() {
         if message.contains("--") {
-            *message = in_cluster(message, Means::Mirror);
+            *message = in_cluster(message, AdviceTarget::Mirror);
         }
     }
     snapshot
@@ -132,8 +132,12 @@ mod tests {
     #[test]
     fn advice_in_a_cluster_names_fields_and_no_flags() {
         for message in FLAGS {
-            for means in [Means::Mirror, Means::Image, Means::Build] {
-                let said = in_cluster(message, means);
+            for target in [
+                AdviceTarget::Mirror,
+                AdviceTarget::Image,
+                AdviceTarget::Build,
+            ] {
+                let said = in_cluster(message, target);
                 assert!(!said.contains("--"), "{said}");
                 let is_elsewhere = message.contains("allow that");
                 let names_fields = ["plainHTTP", "RegistryMirror"]
@@ -144,29 +148,29 @@ mod tests {
                 assert!(said.len() > message.len() / 3, "{said}");
             }
         }
-        let said = in_cluster(FLAGS[0], Means::Mirror);
+        let said = in_cluster(FLAGS[0], AdviceTarget::Mirror);
         assert!(
             said.contains("speaks plain HTTP, set plainHTTP: true in the"),
             "{said}"
         );
-        let said = in_cluster(FLAGS[1], Means::Image);
+        let said = in_cluster(FLAGS[1], AdviceTarget::Image);
         assert!(
             said.contains("route the host with a RegistryRoute"),
             "{said}"
         );
-        let said = in_cluster(FLAGS[6], Means::Mirror);
+        let said = in_cluster(FLAGS[6], AdviceTarget::Mirror);
         assert_eq!(
             said,
             "it leads from HTTPS to plain HTTP at r.example; give it HTTPS, or serve it at the \
              registry's own address"
         );
-        let said = in_cluster(FLAGS[0], Means::Build);
+        let said = in_cluster(FLAGS[0], AdviceTarget::Build);
         assert!(
             said.contains("plainHTTP: true beside the repository in"),
             "{said}"
         );
         let other = "connection refused -- by a wall";
-        assert_eq!(in_cluster(other, Means::Image), other);
+        assert_eq!(in_cluster(other, AdviceTarget::Image), other);
     }
 
     #[tokio::test]
@@ -191,7 +195,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("--plain-http"), "{error}");
-        let said = in_cluster(&error, Means::Image);
+        let said = in_cluster(&error, AdviceTarget::Image);
         assert!(
             said.contains("RegistryMirror that has plainHTTP: true"),
             "{said}"
@@ -213,7 +217,7 @@ mod tests {
             images: vec![serde_json::from_value(image).unwrap()],
             ..Snapshot::default()
         };
-        let said = of_mirror(snapshot);
+        let said = for_mirror(snapshot);
         let image = said.images[0].message.as_deref().unwrap();
         let repository = said.repositories[0].message.as_deref().unwrap();
         assert!(image.contains("plainHTTP: true"), "{image}");

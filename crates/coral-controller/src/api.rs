@@ -49,13 +49,13 @@ impl ApiError {
         }
     }
 
-    /// 403: a right is missing, or an admission refuses the object.
+    /// 403: a right is missing, or admission control refuses the object.
     pub(crate) fn is_forbidden(&self) -> bool {
         self.status().is_some_and(kube::core::Status::is_forbidden)
     }
 
-    /// 403 from an authorizer. Used-up quotas, namespaces that are being deleted, and policies also
-    /// refuse with 403, but no grant helps against these.
+    /// 403 from the authorizer, which a grant fixes. Exhausted quotas, terminating namespaces and
+    /// admission policies also answer 403, but no grant helps there.
     pub(crate) fn is_missing_right(&self) -> bool {
         let mut status = self.status().into_iter();
         self.is_forbidden() && status.any(|it| it.message.contains(" is forbidden: User "))
@@ -74,12 +74,12 @@ impl ApiError {
 }
 
 /// A kind whose type is known when Coral is compiled.
-pub(crate) trait Known:
+pub(crate) trait StaticKind:
     Resource<DynamicType = (), Scope: ScopeOf<Self>> + Clone + Debug + DeserializeOwned
 {
 }
 
-impl<K> Known for K where
+impl<K> StaticKind for K where
     K: Resource<DynamicType = (), Scope: ScopeOf<K>> + Clone + Debug + DeserializeOwned
 {
 }
@@ -133,13 +133,13 @@ impl Writer {
     }
 
     /// The API of the kind in the object's namespace.
-    fn scoped<K: Known>(&self, key: &ObjectKey) -> Api<K> {
+    fn scoped<K: StaticKind>(&self, key: &ObjectKey) -> Api<K> {
         <K::Scope as ScopeOf<K>>::api(self.client.clone(), &key.namespace)
     }
 
-    /// Reads one object. Names may be untrusted, such as those in owner references, and become part
-    /// of the URL, so an invalid name is not requested.
-    pub(crate) async fn get<K: Known>(&self, key: &ObjectKey) -> Result<Option<K>, ApiError> {
+    /// Reads one object. Names may be untrusted, such as those in owner references. They become
+    /// part of the URL, so an object with an invalid name is not requested and counts as missing.
+    pub(crate) async fn get<K: StaticKind>(&self, key: &ObjectKey) -> Result<Option<K>, ApiError> {
         let in_namespace = key.namespace.is_empty() || is_name(&key.namespace);
         if !in_namespace || !is_name(&key.name) {
             return Ok(None);
@@ -148,7 +148,10 @@ impl Writer {
     }
 
     /// Creates an object; see [`ApiError::is_already_exists`].
-    pub(crate) async fn create<K: Known + Serialize>(&self, object: &K) -> Result<K, ApiError> {
+    pub(crate) async fn create<K: StaticKind + Serialize>(
+        &self,
+        object: &K,
+    ) -> Result<K, ApiError> {
         let key = ObjectKey::from_object(object);
         let params = PostParams {
             field_manager: Some(self.manager.clone()),
@@ -160,12 +163,12 @@ impl Writer {
 
     /// Server-side apply of the fields in `object`, a typed object or JSON, creating it if it does
     /// not exist. Fields of other managers are taken over (`force`).
-    pub(crate) async fn apply<K: Known>(
+    pub(crate) async fn apply<K: StaticKind>(
         &self,
         key: &ObjectKey,
         object: &impl Serialize,
     ) -> Result<K, ApiError> {
-        let body = whole::<K>(key, object);
+        let body = apply_body::<K>(key, object);
         let patch = Patch::Apply(&body);
         let api = self.scoped::<K>(key);
         call::<K, _>(
@@ -178,7 +181,7 @@ impl Writer {
 
     /// Server-side apply of the status, if it differs from what the object has. Returns whether
     /// something was written. `current` is the status as last seen, `None` if there is none.
-    pub(crate) async fn publish_status<K: Known, S: Serialize>(
+    pub(crate) async fn publish_status<K: StaticKind, S: Serialize>(
         &self,
         key: &ObjectKey,
         current: Option<&S>,
@@ -190,7 +193,7 @@ impl Writer {
         {
             return Ok(false);
         }
-        let body = whole::<K>(key, &new);
+        let body = apply_body::<K>(key, &new);
         let patch = Patch::Apply(&body);
         let api = self.scoped::<K>(key);
         let params = self.apply_params();
@@ -204,7 +207,7 @@ impl Writer {
     }
 
     /// JSON merge patch (RFC 7386).
-    pub(crate) async fn merge<K: Known>(
+    pub(crate) async fn merge<K: StaticKind>(
         &self,
         key: &ObjectKey,
         patch: &Value,
@@ -221,7 +224,7 @@ impl Writer {
 
     /// Deletes an object, if it exists; dependents are deleted in the background. With `uid`, only
     /// the object of that uid.
-    pub(crate) async fn delete<K: Known>(
+    pub(crate) async fn delete<K: StaticKind>(
         &self,
         key: &ObjectKey,
         uid: Option<&str>,
@@ -255,8 +258,9 @@ impl Writer {
 
 /// The body of an apply: with the fields that identify the object, without those that the API
 /// server refuses.
-fn whole<K: Known>(key: &ObjectKey, object: &impl Serialize) -> Value {
-    // A type of this crate that cannot be serialised is a mistake that the API server reports.
+fn apply_body<K: StaticKind>(key: &ObjectKey, object: &impl Serialize) -> Value {
+    // Serialising a type of this crate fails only through a mistake in the code. The API server
+    // then reports the empty body.
     let mut body = serde_json::to_value(object).unwrap_or_else(|_| json!({}));
     body["apiVersion"] = json!(K::api_version(&()));
     body["kind"] = json!(K::kind(&()));
@@ -271,8 +275,8 @@ fn whole<K: Known>(key: &ObjectKey, object: &impl Serialize) -> Value {
     body
 }
 
-/// Puts a deadline on a call, and the object's name into its error.
-pub(crate) async fn call<K: Known, T>(
+/// Runs a call with a deadline. Its error names the object.
+pub(crate) async fn call<K: StaticKind, T>(
     verb: &'static str,
     key: &ObjectKey,
     calling: impl Future<Output = kube::Result<T>>,

@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A duration between half of this one and all of it, so that callers that failed together do not
-/// retry together.
+/// Adds jitter: returns a random duration between half of `longest` and all of it, so that callers
+/// that failed together do not retry together.
 pub(crate) fn jittered(longest: Duration) -> Duration {
     longest.mul_f64(rand::random_range(0.5..=1.0))
 }
 
-/// Whether a time that is at most `longest` away has come. A time farther away was computed before
-/// the clock was set back, and counts as past.
+/// Whether `next` is due, where waits are never longer than `longest`. A time farther in the future
+/// was computed before the clock was set back, so it counts as due.
 pub(crate) fn has_come(next: Timestamp, now: Timestamp, longest: Duration) -> bool {
     next <= now || now.saturating_add(longest).is_ok_and(|last| next > last)
 }
 
 /// The bounds of the waits.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Growth {
+pub(crate) struct BackoffBounds {
     /// The wait after the first failure.
     pub(crate) first: Duration,
     /// The longest wait.
     pub(crate) longest: Duration,
 }
 
-impl Growth {
+impl BackoffBounds {
     /// The wait after this many failures in a row, before jitter; `failures` is at least 1.
     pub(crate) fn after(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(20);
@@ -37,7 +37,7 @@ impl Growth {
 /// Failures per key, and when each may be tried again.
 #[derive(Debug)]
 pub(crate) struct Backoff<K> {
-    growth: Growth,
+    growth: BackoffBounds,
     failing: BTreeMap<K, Failing>,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Failing {
 
 impl<K: Ord + Clone> Backoff<K> {
     /// Without failures.
-    pub(crate) fn new(growth: Growth) -> Self {
+    pub(crate) fn new(growth: BackoffBounds) -> Self {
         Self {
             growth,
             failing: BTreeMap::new(),
@@ -96,20 +96,20 @@ impl<K: Ord + Clone> Backoff<K> {
 mod tests {
     use super::*;
 
-    const GROWTH: Growth = Growth {
+    const BACKOFF: BackoffBounds = BackoffBounds {
         first: Duration::from_secs(1),
         longest: Duration::from_secs(30),
     };
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let waits = [1, 2, 3, 6, 400].map(|failures| GROWTH.after(failures).as_secs());
+        let waits = [1, 2, 3, 6, 400].map(|failures| BACKOFF.after(failures).as_secs());
         assert_eq!(waits, [1, 2, 4, 30, 30]);
     }
 
     #[test]
     fn a_key_waits_after_its_failure_and_others_do_not() {
-        let mut backoff = Backoff::new(GROWTH);
+        let mut backoff = Backoff::new(BACKOFF);
         let now = Timestamp::UNIX_EPOCH;
         let failing = backoff.failed(&"a", now);
         assert!(failing.next.as_millisecond() >= 500 && failing.next.as_millisecond() <= 1000);
@@ -122,10 +122,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_back_holds_nothing_up() {
-        let mut backoff = Backoff::new(GROWTH);
+        let mut backoff = Backoff::new(BACKOFF);
         let now = Timestamp::from_second(100_000).unwrap();
         let next = backoff.failed(&"a", now).next;
-        let longest = next.saturating_sub(GROWTH.longest).unwrap();
+        let longest = next.saturating_sub(BACKOFF.longest).unwrap();
         assert!(
             !backoff.may_try(&"a", longest),
             "it may be the longest wait"

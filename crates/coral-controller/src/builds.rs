@@ -31,28 +31,28 @@ use serde_json::{Value, json};
 
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer};
-use crate::backoff::{Backoff, Growth};
+use crate::backoff::{Backoff, BackoffBounds};
 use crate::changes::Topic;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::part::{Part, PassError, Wake};
 pub(crate) use decide::is_queued;
-use decide::{Action, Observed, Plan, decide, has_ended, is_settled, troubled};
+use decide::{Action, BuildInput, Plan, decide, failure_status, has_ended, is_settled};
 pub(crate) use names::is_like_a_host;
 use namespaces::{BuildNamespaces, Workload};
-pub(crate) use observe::takes;
+pub(crate) use observe::accepts_builds_from;
 pub(crate) use queue::Bounds;
 use queue::{Full, Queue, RunSlots};
 
 /// Waits after one build's failures.
-const GROWTH: Growth = Growth {
+const BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
 
-/// What the reconcile of one build gets from its pass.
+/// The facts that a pass hands to the reconciliation of one build.
 #[derive(Clone, Copy)]
-struct Turn<'a> {
+struct PassContext<'a> {
     /// The Jobs and pods in its namespace; `None` while that is not watched.
     workload: Option<&'a Workload>,
     /// Why it may not begin, if it may not.
@@ -68,7 +68,7 @@ pub(crate) struct BuildsPart {
     namespaces: BuildNamespaces,
     backoff: Backoff<ObjectKey>,
     queue: Queue,
-    /// The generations that failed last; a new generation is tried at once.
+    /// The generation of each build that failed last; a new generation is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
 }
 
@@ -78,7 +78,7 @@ impl BuildsPart {
             writer: context.writer(),
             metrics: metrics.clone(),
             namespaces: BuildNamespaces::default(),
-            backoff: Backoff::new(GROWTH),
+            backoff: Backoff::new(BACKOFF),
             queue: Queue::default(),
             failed: BTreeMap::new(),
             context: context.clone(),
@@ -86,39 +86,44 @@ impl BuildsPart {
     }
 
     /// Observes, decides, applies and publishes for one build.
-    async fn keep(
+    async fn reconcile(
         &self,
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
-        turn: Turn<'_>,
+        context: PassContext<'_>,
     ) -> Result<Plan, ApiError> {
-        let mut seen = match self.observe(build, turn).await {
-            Ok(seen) => seen,
-            // A missing answer says nothing about the build.
+        let mut input = match self.observe(build, context).await {
+            Ok(input) => input,
+            // A call without an answer says nothing about the build, so the status stays as it is.
             Err(error) if !error.is_forbidden() => return Err(error),
-            Err(error) => return Err(self.refused(key, build, error, turn.now).await),
+            Err(error) => return Err(self.refused(key, build, error, context.now).await),
         };
-        let mut plan = decide(&seen);
+        let mut plan = decide(&input);
         match self.carry_out(key, build, &plan).await {
             Ok(None) => self.publish(key, build, &plan.status).await?,
-            Ok(Some(job)) => self.begin(&mut seen, job, &mut plan).await?,
+            Ok(Some(job)) => self.begin(&mut input, job, &mut plan).await?,
             Err(error) if has_ended(build) => return Err(error),
-            Err(error) => return Err(self.refused(key, build, error, turn.now).await),
+            Err(error) => return Err(self.refused(key, build, error, context.now).await),
         }
         Ok(plan)
     }
 
-    /// Checks a Job as the API server has stored it and starts it, all in this pass: the next one would
-    /// know nothing more.
-    async fn begin(&self, seen: &mut Observed, job: Job, plan: &mut Plan) -> Result<(), ApiError> {
-        let (build, now) = (seen.build.clone(), seen.now);
+    /// Checks a Job as the API server has stored it, and starts it in the same pass: waiting for the
+    /// next pass would bring no further information.
+    async fn begin(
+        &self,
+        input: &mut BuildInput,
+        job: Job,
+        plan: &mut Plan,
+    ) -> Result<(), ApiError> {
+        let (build, now) = (input.build.clone(), input.now);
         let key = ObjectKey::from_object(build.as_ref());
-        self.note_made(seen, job);
-        let next = decide(seen);
+        self.add_created_job(input, job);
+        let next = decide(input);
         // The status has to name the Job before its steps ask for credentials.
         if let Err(error) = self.publish(&key, &build, &next.status).await {
             tracing::debug!(build = %key, %error, "the next pass writes the status");
-            // The Job was made, and holds its slot.
+            // The Job exists and holds its slot.
             plan.next = Some(now);
             return Ok(());
         }
@@ -140,10 +145,10 @@ impl BuildsPart {
         plan: &Plan,
     ) -> Result<Option<Job>, ApiError> {
         let has_come_to_an_end = plan.status.phase.is_some_and(BuildPhase::is_final);
-        let mut made = None;
+        let mut created = None;
         for action in &plan.actions {
             match self.apply(build, action).await {
-                Ok(job) => made = made.or(job),
+                Ok(job) => created = created.or(job),
                 // A history that cannot be cleaned up does not change the result of the run. The
                 // next run that ends cleans it up.
                 Err(error) if has_come_to_an_end && matches!(action, Action::Delete(..)) => {
@@ -152,10 +157,10 @@ impl BuildsPart {
                 Err(error) => return Err(error),
             }
         }
-        Ok(made)
+        Ok(created)
     }
 
-    /// Reports in the status what could not be done.
+    /// Reports a refused request in the status.
     async fn refused(
         &self,
         key: &ObjectKey,
@@ -169,7 +174,7 @@ impl BuildsPart {
         } else {
             String::new()
         };
-        let status = troubled(build, &format!("{error}{hint}"), now);
+        let status = failure_status(build, &format!("{error}{hint}"), now);
         let published = self.publish(key, build, &status).await;
         published.err().unwrap_or(error)
     }
@@ -201,7 +206,7 @@ impl BuildsPart {
                 tracing::info!(job = %ObjectKey::from_object(job), "Job of a build created");
                 Ok(Some(stored))
             }
-            // The next pass sees whose it is.
+            // The next pass determines who owns the existing Job.
             Err(error) if error.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
@@ -227,17 +232,17 @@ impl BuildsPart {
             .publish_status::<ImageBuild, ImageBuildStatus>(key, before, status)
             .await;
         match written {
-            Ok(true) => self.tell(build, status).await,
+            Ok(true) => self.record_events(build, status).await,
             Ok(false) => {}
-            // Deleted meanwhile.
+            // The build was deleted meanwhile.
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Events for the beginning and the end of a run, and for what a person has to do.
-    async fn tell(&self, build: &ImageBuild, status: &ImageBuildStatus) {
+    /// Records events for the beginning and the end of a run, and for states that need a person's action.
+    async fn record_events(&self, build: &ImageBuild, status: &ImageBuildStatus) {
         let before = build.status.as_ref();
         let (was, is) = (ready(before), ready(Some(status)));
         let Some(is) = is else { return };
@@ -257,7 +262,7 @@ impl BuildsPart {
                 let note = format!("the Job {job} runs the build");
                 events.normal(build, &is.reason, note).await;
             }
-            _ if reason::NEEDS_NO_PERSON.contains(&is.reason.as_str()) => {}
+            _ if reason::TRANSIENT.contains(&is.reason.as_str()) => {}
             _ => events.warning(build, &is.reason, note).await,
         }
         if phase.is_final() {
@@ -266,7 +271,7 @@ impl BuildsPart {
     }
 
     /// Reconciles one build, if it is due, and records whether that failed.
-    async fn turn(
+    async fn reconcile_if_due(
         &mut self,
         key: &ObjectKey,
         build: &Arc<ImageBuild>,
@@ -277,24 +282,24 @@ impl BuildsPart {
         let generation = build.metadata.generation;
         let is_changed = self.failed.get(key).is_some_and(|it| *it != generation);
         let full = slots.full(key);
-        let turn = Turn {
+        let context = PassContext {
             workload,
             full,
             now,
         };
         if !is_changed && !self.backoff.may_try(key, now) {
-            // It still comes before those that are reconciled next.
+            // The build keeps its place in the queue ahead of the builds that are reconciled next.
             if let Some(full) = full.filter(|_| is_queued(build.status.as_ref())) {
                 slots.waits(key, full);
             }
             return None;
         }
-        match self.keep(key, build, turn).await {
+        match self.reconcile(key, build, context).await {
             Ok(plan) => {
                 self.backoff.succeeded(key);
                 self.failed.remove(key);
                 if plan.begins() {
-                    self.queue.has_made(key, build);
+                    self.queue.record_created(key, build);
                     slots.begins(key);
                 } else if let Some(full) = full.filter(|_| is_queued(Some(&plan.status))) {
                     slots.waits(key, full);
@@ -326,7 +331,7 @@ impl Part for BuildsPart {
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
         let builds = self.context.cluster.builds.snapshot();
-        // Objects of a build that is being deleted go by their owner references.
+        // Kubernetes removes the objects of a deleted build by their owner references.
         let open = builds
             .iter()
             .filter(|(_, build)| build.metadata.deletion_timestamp.is_none() && !is_settled(build));
@@ -335,18 +340,18 @@ impl Part for BuildsPart {
         let namespaces: BTreeSet<String> = open.keys().map(|key| key.namespace.clone()).collect();
         let (client, changes) = (&self.context.client, &self.context.changes);
         self.namespaces.follow(client, changes, &namespaces, now);
-        let workloads = self.namespaces.look();
+        let workloads = self.namespaces.snapshot();
         self.backoff.retain(|key| open.contains_key(key));
         self.failed.retain(|key, _| open.contains_key(key));
         let order = self.queue.order(&open, now);
         let bounds = self.context.config.builds_at_once();
-        let has_ended = |pod: &Pod| outcome::has_ended(pod) || self.told(pod).is_some();
+        let has_ended = |pod: &Pod| outcome::has_ended(pod) || self.push_result(pod).is_some();
         let mut slots = self.queue.slots(&open, &workloads, has_ended, bounds, now);
         let mut next = None;
         for key in &order {
             let workload = workloads.get(&key.namespace);
-            let turn = self.turn(key, &open[key], workload, &mut slots, now);
-            next = next.into_iter().chain(turn.await).min();
+            let reconciled = self.reconcile_if_due(key, &open[key], workload, &mut slots, now);
+            next = next.into_iter().chain(reconciled.await).min();
         }
         let others = [slots.next(), self.backoff.next()];
         let next = next.into_iter().chain(others.into_iter().flatten()).min();

@@ -49,7 +49,8 @@ const BUNDLE_KEY: &str = "ca.crt";
 const CERTIFICATE_KEY: &str = "tls.crt";
 const PRIVATE_KEY: &str = "tls.key";
 
-/// Keeps authority, webhook certificate and trust bundles.
+/// Maintains the certificate authority, the certificates of Coral's own servers and the trust
+/// bundles.
 pub(crate) struct CaPart {
     context: Context,
     writer: Writer,
@@ -100,7 +101,7 @@ impl CaPart {
                 tracing::info!(secret = %key, "certificate authority created");
                 Ok(authority)
             }
-            // The watch may be behind: the stored authority is the one to use.
+            // The watch may lag behind. The stored authority wins.
             Err(error) if error.is_already_exists() => {
                 let secret = self.writer.get::<Secret>(key).await?.ok_or(error)?;
                 Ok(read_authority(key, &secret)?)
@@ -136,7 +137,7 @@ impl CaPart {
             Err(why) => {
                 let pair = authority.issue(&names, now)?;
                 self.apply_secret(&key, &pair, authority).await?;
-                tracing::info!(secret = %key, why = why.words(), "certificate issued");
+                tracing::info!(secret = %key, why = why.reason_text(), "certificate issued");
                 let renewal = due(Some(&pair), &names, authority, now);
                 Ok(renewal.unwrap_or(now))
             }
@@ -234,7 +235,8 @@ impl Part for CaPart {
                  {CA_SECRET} in a maintenance window to have a new one made"
             );
         }
-        // Trust comes before the certificates that need it.
+        // The bundles are written before the certificates: clients must trust an authority before a
+        // server presents one of its certificates.
         let mut failed = None;
         for kept in [
             self.keep_agents_config(&authority).await,
@@ -244,7 +246,8 @@ impl Part for CaPart {
         }
         self.context.shared.ca.set(authority.bundle().to_owned());
         self.context.shared.authority.set(authority.clone());
-        // Each of these steps works without the others.
+        // The three steps are independent, so a failure of one is returned only after the others
+        // have run.
         let webhook = self.keep_certificate(WEBHOOK_SECRET, WEBHOOK_SERVICE, &authority, now);
         let webhook = webhook.await;
         let own = self.keep_certificate(CONTROLLER_SECRET, CONTROLLER_SERVICE, &authority, now);
@@ -304,7 +307,7 @@ pub(crate) fn tls_secret(key: &ObjectKey, pair: &Pair, bundle: &str) -> Secret {
     }
 }
 
-/// The names by which pods reach a Service, the most exact one that most clients use first.
+/// The DNS names by which pods reach a Service. The first is the one that most clients use.
 pub(crate) fn service_names(name: &str, namespace: &str) -> Names {
     Names {
         dns: vec![

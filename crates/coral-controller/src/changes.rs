@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-/// Something whose change wakes the parts that read it: a kind of the API, or a value that one part
-/// publishes for others inside the process (see [`crate::shared`]).
+/// A change of a topic wakes the parts that read it. A topic is a kind of the API, or a value that
+/// one part publishes for the others (see [`crate::shared`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Topic {
     /// Objects of kind Image.
@@ -143,7 +143,7 @@ impl Subscription {
     /// Completes once a topic changed after the last [`Self::mark_seen`]. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         loop {
-            // Marked before the versions are read, so that a notification in between is not lost.
+            // Mark before reading the versions, so that a notification in between is not lost.
             self.any.mark_unchanged();
             if self.has_changed() {
                 return;

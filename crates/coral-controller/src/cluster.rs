@@ -89,7 +89,7 @@ impl Cluster {
         watches.running
     }
 
-    /// Single objects, by name: rights on others are not needed.
+    /// Single objects are watched by name, so the controller needs no right to read the others.
     fn follow_own(&self, context: &Context, watches: &mut Watches<'_>) {
         let topic = Topic::WebhookConfigurations;
         let mut webhooks = Watch::all(&context.client, &self.webhooks, topic);
@@ -97,11 +97,11 @@ impl Cluster {
         watches.begin(webhooks);
         let namespace = &context.config.nodes_namespace;
         let api = Api::namespaced(context.client.clone(), namespace);
-        let mut config = Watch::of(api, &self.agents_config, Topic::AgentsConfig);
+        let mut config = Watch::new(api, &self.agents_config, Topic::AgentsConfig);
         config.config = by_name(AGENTS_CONFIG);
         watches.begin(config);
         let api = Api::namespaced(context.client.clone(), namespace);
-        let mut agents = Watch::of(api, &self.agent_pods, Topic::AgentPods);
+        let mut agents = Watch::new(api, &self.agent_pods, Topic::AgentPods);
         agents.config = watcher::Config::default().labels(AGENTS);
         agents.strip = strip_pod;
         agents.same =
@@ -131,10 +131,10 @@ impl Cluster {
                 Topic::Lock => self.lock.ready().await,
                 Topic::Nodes => self.nodes.ready().await,
                 Topic::Namespaces => self.namespaces.ready().await,
-                // In-process values are `Option`s, and readers handle `None`. These objects are
-                // watched by the part that asks for them.
-                // Nothing waits for the agents' pods: an older installation does not grant the right to
-                // watch them.
+                // Published values are `Option`s whose readers handle `None`, and these objects are
+                // watched by the part that asks for them, so neither has a store to wait for. The
+                // agents' pods are not awaited because an older installation does not grant the
+                // right to watch them.
                 Topic::Secrets
                 | Topic::AgentPods
                 | Topic::BuildWorkloads
@@ -188,7 +188,7 @@ fn strip_node(node: &mut Node) {
     }
 }
 
-/// Of a pod, the parts read on which node it is and whether it is ready.
+/// Keeps only what the parts read of an agent's pod: its node and whether it is ready.
 fn strip_pod(pod: &mut Pod) {
     pod.metadata.annotations = None;
     pod.spec = pod.spec.take().map(|spec| PodSpec {

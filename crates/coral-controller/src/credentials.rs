@@ -1,8 +1,8 @@
 //! The endpoint where pods exchange the token of their ServiceAccount for a credential of a Registry.
 //!
-//! Today these are the steps of builds; agents and workers will use it too. A pod sends its
-//! projected token. The API server identifies the pod (`TokenReview`), the objects show what the
-//! pod is, and [`decide`](decide::decide) decides what it may have; the answer is a signed token
+//! Today only the steps of builds use the endpoint. A pod sends its projected ServiceAccount token,
+//! which the API server resolves to the pod (`TokenReview`). The pod, its Job and its build are
+//! then read, and [`decide`](decide::decide) decides on the rights. The answer is a signed token
 //! that is valid for minutes. Nothing is stored, so every controller answers, leading or not. The
 //! step `push` of a build also reports its result here, which only the leading controller accepts.
 
@@ -22,13 +22,13 @@ use tokio_util::sync::CancellationToken;
 use crate::results::Results;
 pub(crate) use metrics::CredentialMetrics;
 
-/// Connections that are served at once: pods of builds ask once or twice.
+/// Connections that are served at once. Each step of a build needs one or two.
 const MAX_CONNECTIONS: usize = 1024;
-/// Connections of one address, so that a few pods do not keep the others out.
+/// Connections per address, so that a few pods cannot occupy all connections.
 const MAX_OF_ADDRESS: usize = 16;
 
 /// What the endpoint needs.
-pub(crate) struct Needs {
+pub(crate) struct Dependencies {
     /// The namespace with the certificate and the signing key.
     pub(crate) namespace: String,
     /// How the API server is asked.
@@ -40,15 +40,19 @@ pub(crate) struct Needs {
 }
 
 /// Serves until `stop`.
-pub(crate) async fn serve(listener: TcpListener, needs: Needs, stop: CancellationToken) {
-    let Needs {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    dependencies: Dependencies,
+    stop: CancellationToken,
+) {
+    let Dependencies {
         namespace,
         client,
         metrics,
         results,
-    } = needs;
+    } = dependencies;
     let tls = Tls::required();
-    let material = material::Material::default();
+    let material = material::SigningMaterial::default();
     let following = material::follow(client.clone(), namespace, tls.clone(), material.clone());
     let router = server::router(server::Endpoint::new(client, material, metrics, results));
     tokio::select! {

@@ -54,8 +54,7 @@ impl Events {
             .await;
     }
 
-    /// Events are best effort: one that cannot be published is logged and never holds up a pass
-    /// for longer than one call.
+    /// Events are best effort: a failure is only logged, and a pass waits no longer than one call.
     async fn publish<K: Resource<DynamicType = ()>>(
         &self,
         object: &K,
@@ -76,7 +75,8 @@ impl Events {
             let publishing = recorder.publish(&event, &reference);
             match tokio::time::timeout(CALL_TIMEOUT, publishing).await {
                 Ok(Ok(())) => return,
-                // The recorder counts up an Event that was deleted meanwhile: start over.
+                // The recorder tried to increment the count of an Event that has been deleted. A
+                // new recorder creates a new Event.
                 Ok(Err(kube::Error::Api(status))) if status.is_not_found() && attempt == 0 => {
                     recorder = Recorder::new(self.client.clone(), self.reporter.clone());
                     *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -100,7 +100,7 @@ impl Events {
     }
 }
 
-/// Cut to what the API server takes, at a character's end.
+/// Cuts a note to the length that the API server accepts, at the end of a character.
 fn shortened(mut note: String) -> String {
     const CUT: &str = " …";
     if note.len() > LONGEST_NOTE {

@@ -14,13 +14,13 @@ use serde::de::DeserializeOwned;
 
 use crate::changes::{Changes, Topic};
 use crate::events::Events;
-use crate::store::{Store, Taken};
+use crate::store::{Store, StoreChange};
 
 /// The first wait after an error of a watch; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Short, so that the controller is back soon after the API server is.
+/// Short, so that the controller recovers soon after the API server does.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// After a refusal (403, 404): only an administrator changes that.
+/// The wait after a refusal (401, 403, 404), which lasts until an administrator changes something.
 const WAIT_AFTER_REFUSAL: Duration = Duration::from_secs(10);
 
 /// The objects that are watched, and how they are stored.
@@ -29,7 +29,7 @@ pub(crate) struct Watch<K: Resource> {
     pub(crate) config: watcher::Config,
     pub(crate) store: Store<K>,
     pub(crate) topic: Topic,
-    /// Removes what no part reads.
+    /// Removes the fields that no part reads.
     pub(crate) strip: fn(&mut K),
     /// Whether two versions of an object mean the same to every part.
     pub(crate) same: fn(&K, &K) -> bool,
@@ -43,11 +43,11 @@ where
 {
     /// All objects of the kind, in every namespace.
     pub(crate) fn all(client: &Client, store: &Store<K>, topic: Topic) -> Self {
-        Self::of(Api::all(client.clone()), store, topic)
+        Self::new(Api::all(client.clone()), store, topic)
     }
 
     /// The objects of `api`.
-    pub(crate) fn of(api: Api<DeserializeGuard<K>>, store: &Store<K>, topic: Topic) -> Self {
+    pub(crate) fn new(api: Api<DeserializeGuard<K>>, store: &Store<K>, topic: Topic) -> Self {
         Self {
             api,
             config: watcher::Config::default(),
@@ -64,11 +64,12 @@ where
     pub(crate) async fn run(self, changes: Changes, refused: impl Fn(Option<&kube::Error>) + Send) {
         let kind = K::kind(&());
         let mut events = pin!(watcher(self.api, self.config));
-        let mut trouble = Trouble::default();
+        let mut trouble = WatchFailures::default();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    // `Init` comes before the list is asked for: it proves nothing.
+                    // `Init` precedes the list request, so it does not prove that the API server
+                    // answers.
                     let is_answer = !matches!(event, watcher::Event::Init);
                     if is_answer && trouble.end(&kind) {
                         refused(None);
@@ -81,9 +82,9 @@ where
                     });
                     let broken = broken(&event);
                     match self.store.take(event, self.same) {
-                        Taken::Unchanged => {}
-                        Taken::Changed => changes.notify(self.topic),
-                        Taken::Broken(key, why) => {
+                        StoreChange::Unchanged => {}
+                        StoreChange::Changed => changes.notify(self.topic),
+                        StoreChange::Broken(key, why) => {
                             tracing::warn!(
                                 %kind,
                                 object = %key,
@@ -136,8 +137,9 @@ fn refusal(error: &watcher::Error) -> Option<&kube::Error> {
     }
 }
 
-/// The error in words: kube's own text of a status holds the same sentence twice, with every field.
-fn words(error: &watcher::Error) -> String {
+/// The message of an error. kube's own text of a status repeats the message together with every
+/// field.
+fn message_of(error: &watcher::Error) -> String {
     use watcher::Error::{
         InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,
     };
@@ -153,16 +155,16 @@ fn words(error: &watcher::Error) -> String {
     }
 }
 
-/// Errors of one watch in a row: logged when they begin and when they end.
+/// Consecutive errors of one watch. The log has a line when they begin and one when they end.
 #[derive(Default)]
-struct Trouble {
+struct WatchFailures {
     failures: u32,
 }
 
-impl Trouble {
+impl WatchFailures {
     fn begin(&mut self, kind: &str, error: &watcher::Error, is_refusal: bool) -> Duration {
-        // A single error is no news: the API server ends every watch from time to time.
-        let why = words(error);
+        // A single error is not logged: the API server ends every watch from time to time.
+        let why = message_of(error);
         match (is_refusal, self.failures) {
             (true, 0) | (false, 1) => tracing::warn!(%kind, %why, "watch fails; trying again"),
             _ => tracing::debug!(%kind, %why, "watch failed"),

@@ -83,8 +83,8 @@ fn phases(builds: &Snapshot<ImageBuild>) -> BTreeMap<BuildPhase, usize> {
     counts
 }
 
-/// The objects that have gauges: those of Coral's own namespace first, so that no number of other
-/// objects hides them.
+/// The objects that get gauges. Those of Coral's own namespace come first, so that other objects
+/// cannot crowd them out, however many there are.
 fn first<'a, K>(
     all: &'a Snapshot<K>,
     own: &'a str,
@@ -143,7 +143,7 @@ fn is_behind(node: &NodeImages) -> bool {
     status.observed_generation != node.metadata.generation || !is_ready(&status.conditions)
 }
 
-/// Keeps the gauges in step with the objects.
+/// Updates the gauges when objects change.
 pub(crate) struct GaugesPart {
     context: Context,
     metrics: Metrics,
@@ -169,8 +169,8 @@ impl Part for GaugesPart {
         Topic::ImageBuilds,
     ];
 
-    /// Builds came later than the others: an installation that lacks their kind, or the right to read
-    /// them, keeps its metrics.
+    /// Builds are not awaited: an installation from before that kind, or without the right to read
+    /// it, keeps its other metrics.
     const AWAITED: &'static [Topic] =
         &[Topic::RegistryMirrors, Topic::Registries, Topic::NodeImages];
 

@@ -36,7 +36,7 @@ pub(crate) struct Leader {
 }
 
 /// How a call ended.
-enum Called {
+enum CallResult {
     Lease(Box<Lease>),
     Absent,
     /// Another writer was first.
@@ -79,7 +79,8 @@ impl Leader {
         true
     }
 
-    /// Renews the lease until it is lost. Drop-safe: what a dropped call did is read again.
+    /// Renews the lease until it is lost. Cancel-safe: the state is read again after a call that
+    /// was dropped.
     pub(crate) async fn hold(&mut self) {
         loop {
             match self.election.step(self.now(), Timestamp::now()) {
@@ -94,9 +95,10 @@ impl Leader {
     pub(crate) async fn release(&mut self) {
         if self.election.is_held()
             && !self.election.is_known()
-            && let Called::Lease(lease) = self.read().await
+            && let CallResult::Lease(lease) = self.read().await
         {
-            // A renewal that was cut off may have been carried out.
+            // A renewal that was cut off may have taken effect, so the lease is read before it is
+            // released.
             self.election.read(Some(*lease), self.now());
         }
         for _ in 0..2 {
@@ -104,14 +106,14 @@ impl Leader {
                 return;
             };
             match self.write(&write).await {
-                Called::Conflict => {
+                CallResult::Conflict => {
                     // A renewal that was cut off may have been the last write.
-                    if let Called::Lease(lease) = self.read().await {
+                    if let CallResult::Lease(lease) = self.read().await {
                         self.election.read(Some(*lease), self.now());
                     }
                 }
-                Called::Lease(_) | Called::Absent => return,
-                Called::Failed(why) => {
+                CallResult::Lease(_) | CallResult::Absent => return,
+                CallResult::Failed(why) => {
                     tracing::warn!(%why, "lease cannot be released; it expires");
                     return;
                 }
@@ -129,22 +131,23 @@ impl Leader {
                 let read = self.read().await;
                 let now = self.now();
                 match read {
-                    Called::Lease(lease) => self.election.read(Some(*lease), now),
-                    Called::Absent => self.election.read(None, now),
-                    Called::Conflict => self.election.outdated(),
-                    Called::Failed(why) => return self.failed(why),
+                    CallResult::Lease(lease) => self.election.read(Some(*lease), now),
+                    CallResult::Absent => self.election.read(None, now),
+                    CallResult::Conflict => self.election.outdated(),
+                    CallResult::Failed(why) => return self.failed(why),
                 }
                 self.works();
             }
             Step::Write(write) => {
                 let began = self.now();
-                // The call has a deadline, and a call without an answer may have been carried out:
-                // read before the next write, unless this one succeeds.
+                // A call that ends without an answer may still have taken effect. The state is
+                // therefore unknown until the call succeeds, and the lease is read before the next
+                // write.
                 self.election.outdated();
                 match self.write(&write).await {
-                    Called::Lease(lease) => self.election.wrote(*lease, began),
-                    Called::Absent | Called::Conflict => {}
-                    Called::Failed(why) => return self.failed(why),
+                    CallResult::Lease(lease) => self.election.wrote(*lease, began),
+                    CallResult::Absent | CallResult::Conflict => {}
+                    CallResult::Failed(why) => return self.failed(why),
                 }
                 self.works();
             }
@@ -152,18 +155,18 @@ impl Leader {
         }
     }
 
-    async fn read(&self) -> Called {
+    async fn read(&self) -> CallResult {
         let name = self.election.name();
         let reading = self.api.get_opt(name);
         match tokio::time::timeout(self.time_for_a_call(), reading).await {
-            Ok(Ok(Some(lease))) => Called::Lease(Box::new(lease)),
-            Ok(Ok(None)) => Called::Absent,
-            Ok(Err(error)) => Called::Failed(error.to_string()),
-            Err(_) => Called::Failed("no answer in time".to_owned()),
+            Ok(Ok(Some(lease))) => CallResult::Lease(Box::new(lease)),
+            Ok(Ok(None)) => CallResult::Absent,
+            Ok(Err(error)) => CallResult::Failed(error.to_string()),
+            Err(_) => CallResult::Failed("no answer in time".to_owned()),
         }
     }
 
-    async fn write(&self, write: &Write) -> Called {
+    async fn write(&self, write: &Write) -> CallResult {
         let params = PostParams::default();
         let writing = async {
             match write {
@@ -174,15 +177,15 @@ impl Leader {
             }
         };
         match tokio::time::timeout(self.time_for_a_call(), writing).await {
-            Ok(Ok(lease)) => Called::Lease(Box::new(lease)),
-            Ok(Err(kube::Error::Api(status))) if status.code == 409 => Called::Conflict,
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => Called::Absent,
-            Ok(Err(error)) => Called::Failed(error.to_string()),
-            Err(_) => Called::Failed("no answer in time".to_owned()),
+            Ok(Ok(lease)) => CallResult::Lease(Box::new(lease)),
+            Ok(Err(kube::Error::Api(status))) if status.code == 409 => CallResult::Conflict,
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => CallResult::Absent,
+            Ok(Err(error)) => CallResult::Failed(error.to_string()),
+            Err(_) => CallResult::Failed("no answer in time".to_owned()),
         }
     }
 
-    /// A holder's call ends before the holder must have stepped down.
+    /// A holder's call must end before its deadline to step down.
     fn time_for_a_call(&self) -> Duration {
         let left = self.election.time_to_deadline(self.now());
         left.map_or(CALL_TIMEOUT, |left| left.min(CALL_TIMEOUT))

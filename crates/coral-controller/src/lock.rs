@@ -15,7 +15,7 @@
 //! 4. Publish the allowed hosts. Removed hosts stay published for a few seconds, because API
 //!    servers apply a changed policy with a delay.
 
-mod absent;
+mod dangling;
 mod decide;
 mod generate;
 mod objects;
@@ -30,7 +30,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use tokio::time::Instant;
 
-use self::decide::{Decision, Observed, decide};
+use self::decide::{LockDecision, LockInput, decide};
 pub(crate) use self::objects::{LOCK, LockObjects, TEMPLATES};
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer};
@@ -40,9 +40,9 @@ use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::store::Store;
 
-/// How long a host that was removed from the lock counts as allowed. In measurements a changed
-/// policy took effect within one second.
-const UNTIL_IN_FORCE: SignedDuration = SignedDuration::from_secs(5);
+/// How long a host that was removed from the lock still counts as allowed, because API servers
+/// apply a changed policy with a delay. One second was the longest delay measured.
+const PROPAGATION_DELAY: SignedDuration = SignedDuration::from_secs(5);
 
 /// The part; see the module.
 pub(crate) struct LockPart {
@@ -64,10 +64,10 @@ impl LockPart {
         }
     }
 
-    fn observe(&self) -> Observed {
+    fn observe(&self) -> LockInput {
         let cluster = &self.context.cluster;
         let namespaces = cluster.namespaces.snapshot();
-        Observed {
+        LockInput {
             policies: cluster.policies.snapshot().values().cloned().collect(),
             routes: cluster.routes.snapshot().values().cloned().collect(),
             namespaces: namespaces.keys().map(|key| key.name.clone()).collect(),
@@ -78,9 +78,11 @@ impl LockPart {
     }
 
     /// Writes the policies. See the module for the order.
-    async fn apply(&mut self, decision: &Decision, now: Timestamp) -> Result<(), ApiError> {
+    async fn apply(&mut self, decision: &LockDecision, now: Timestamp) -> Result<(), ApiError> {
         self.leaving.retain(|_, until| *until > now);
-        let until = now.saturating_add(UNTIL_IN_FORCE).unwrap_or(Timestamp::MAX);
+        let until = now
+            .saturating_add(PROPAGATION_DELAY)
+            .unwrap_or(Timestamp::MAX);
         if !std::mem::replace(&mut self.has_begun, true) {
             // The previous leader may have narrowed the lock a moment ago.
             let routes = self.context.cluster.routes.snapshot();
@@ -106,8 +108,8 @@ impl LockPart {
         let still: BTreeSet<&String> = again.hosts().collect();
         lock.allowed.retain(|host| still.contains(host));
 
-        // Before the write, and without a time limit: a write may be slow, or take effect although
-        // it failed.
+        // Recorded before the write and without an end: a slow write may take effect late, and a
+        // failed one may have taken effect.
         let gone = stored.iter().filter(|host| !lock.allowed.contains(host));
         let gone = gone.map(|host| (host.clone(), Timestamp::MAX));
         self.leaving.extend(gone);
@@ -128,7 +130,7 @@ impl LockPart {
 
     async fn publish(
         &self,
-        decision: &Decision,
+        decision: &LockDecision,
         failure: Option<&str>,
         now: Timestamp,
     ) -> Result<(), ApiError> {
@@ -151,13 +153,14 @@ impl LockPart {
     async fn report(&self, policy: &InjectionPolicy, status: &InjectionPolicyStatus) {
         let before = policy.status.as_ref();
         let news = |kind| {
-            let (holds, reason, message) = said(status, kind)?;
-            let was = before.and_then(|before| said(before, kind));
+            let (holds, reason, message) = condition_of(status, kind)?;
+            let was = before.and_then(|before| condition_of(before, kind));
             let is_old = was.is_some_and(|was| (was.0, was.1) == (holds, reason));
             (!is_old).then_some((holds, reason, message))
         };
         let events = &self.context.events;
-        let is_ready = said(status, conditions::kind::READY).is_some_and(|(holds, ..)| holds);
+        let is_ready =
+            condition_of(status, conditions::kind::READY).is_some_and(|(holds, ..)| holds);
         match news(conditions::kind::READY) {
             Some((true, reason, message)) => events.normal(policy, reason, message).await,
             Some((false, reason, message)) => events.warning(policy, reason, message).await,
@@ -193,7 +196,10 @@ fn unreadable(cluster: &Cluster) -> Option<String> {
 }
 
 /// Whether a condition holds, its reason and its message.
-fn said<'a>(status: &'a InjectionPolicyStatus, kind: &str) -> Option<(bool, &'a str, &'a str)> {
+fn condition_of<'a>(
+    status: &'a InjectionPolicyStatus,
+    kind: &str,
+) -> Option<(bool, &'a str, &'a str)> {
     let mut conditions = status.conditions.iter();
     let found = conditions.find(|condition| condition.type_ == kind)?;
     Some((found.status == "True", &found.reason, &found.message))
@@ -229,11 +235,11 @@ impl Part for LockPart {
     ];
 
     async fn pass(&mut self, now: Timestamp) -> Result<Wake, PassError> {
-        let observed = self.observe();
-        let decision = decide(&observed);
+        let input = self.observe();
+        let decision = decide(&input);
         let applied = self.apply(&decision, now).await;
         let failure = applied.as_ref().err().map(ToString::to_string);
-        let failure = failure.or_else(|| observed.unreadable.clone());
+        let failure = failure.or_else(|| input.unreadable.clone());
         let published = self.publish(&decision, failure.as_deref(), now).await;
         applied.and(published)?;
         let ends = self.leaving.values().filter(|end| **end < Timestamp::MAX);

@@ -61,7 +61,7 @@ struct StepLabels {
 }
 
 impl RegistryLabels {
-    fn of(key: &ObjectKey) -> Self {
+    fn for_registry(key: &ObjectKey) -> Self {
         Self {
             namespace: key.namespace.clone(),
             registry: key.name.clone(),
@@ -167,12 +167,15 @@ impl Metrics {
         let mirrors = mirrors.map(|(key, mirror)| (key.to_string(), *mirror));
         self.mirrors.show(mirrors.collect());
         for (key, is_ready) in &now.registries {
-            let ready = self.registry_ready.get_or_create(&RegistryLabels::of(key));
+            let ready = self
+                .registry_ready
+                .get_or_create(&RegistryLabels::for_registry(key));
             ready.set(i64::from(*is_ready));
         }
         for key in before.registries.keys() {
             if !now.registries.contains_key(key) {
-                self.registry_ready.remove(&RegistryLabels::of(key));
+                self.registry_ready
+                    .remove(&RegistryLabels::for_registry(key));
             }
         }
         for phase in BuildPhase::ALL {

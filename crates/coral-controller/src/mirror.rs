@@ -41,7 +41,7 @@ use crate::shared::PublicPaths;
 use crate::store::Snapshot;
 use guard::Guard;
 use probes::Probes;
-use run::Run;
+use run::RunningMirror;
 use verdict::{Verdict, Verdicts};
 
 /// Keeps the mirrors of the cluster in sync.
@@ -51,7 +51,7 @@ pub(crate) struct MirrorPart {
     fleet: Fleet,
     /// Which addresses of API servers the fleet does not connect to.
     guard: Guard,
-    runs: BTreeMap<ObjectKey, Run>,
+    runs: BTreeMap<ObjectKey, RunningMirror>,
     /// Registries whose pods were not ready at the last pass.
     unready: BTreeSet<ObjectKey>,
     /// The tags of mirrors whose objects cannot be followed now, by the name under which they are
@@ -70,9 +70,9 @@ const SETTLED: SignedDuration = SignedDuration::from_hours(24);
 type Held = BTreeMap<String, (Destination, Vec<Repository>)>;
 
 /// Logs and counts what fails; the statuses say the rest.
-struct Log(MirrorMetrics);
+struct FailureLog(MirrorMetrics);
 
-impl coral_mirror::Observer for Log {
+impl coral_mirror::Observer for FailureLog {
     fn observe(&self, subject: &Subject<'_>, event: &coral_mirror::Event<'_>) {
         if let coral_mirror::Event::Failed {
             error, category, ..
@@ -88,7 +88,7 @@ impl coral_mirror::Observer for Log {
 impl MirrorPart {
     /// A part whose engine runs and has no mirrors yet.
     pub(crate) fn new(context: Context, metrics: &Metrics) -> Self {
-        let log = Arc::new(Log(metrics.mirrors().clone()));
+        let log = Arc::new(FailureLog(metrics.mirrors().clone()));
         let engine = Engine::start(InProcess::default(), EngineLimits::default(), log);
         let guard = Guard::default();
         let options = ClientOptions {
@@ -182,11 +182,11 @@ impl MirrorPart {
                 Verdict::Run { prepared, .. } => {
                     members.push(self.member(key, prepared, mirrors));
                 }
-                Verdict::NotYet | Verdict::Waits(_) => {
+                Verdict::NotYet | Verdict::Waiting(_) => {
                     stays.insert(key.to_string());
                     keep_places();
                 }
-                Verdict::Wrong(_) => drop(keep_places()),
+                Verdict::Invalid(_) => drop(keep_places()),
             }
         }
         // It is not known what a mirror selects that cannot be decoded, nor where it copies to.
@@ -205,8 +205,10 @@ impl MirrorPart {
         for begun in applied.begun {
             if let Some((namespace, name)) = begun.name.split_once('/') {
                 let key = ObjectKey::new(namespace, name);
-                self.runs
-                    .insert(key, Run::new(begun.summary, &self.context.changes));
+                self.runs.insert(
+                    key,
+                    RunningMirror::new(begun.summary, &self.context.changes),
+                );
             }
         }
         let is_there = |key: &ObjectKey| {

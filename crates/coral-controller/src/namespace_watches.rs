@@ -64,7 +64,7 @@ impl NamespaceWatches {
     {
         let store = Store::default();
         let api = Api::namespaced(self.client.clone(), &self.namespace);
-        let mut watch = Watch::of(api, &store, self.topic);
+        let mut watch = Watch::new(api, &store, self.topic);
         watch.config = watcher::Config::default().labels(self.selector);
         watch.strip = strip;
         let (refused, changes, topic) = (self.refused.clone(), self.changes.clone(), self.topic);

@@ -8,6 +8,7 @@ mod agents;
 #[cfg(test)]
 mod fixtures;
 mod image_status;
+mod input;
 mod labels;
 mod lookups;
 mod observe;
@@ -18,6 +19,5 @@ mod resolution;
 mod resolver;
 mod routes;
 mod shares;
-mod world;
 
 pub(crate) use part::NodesPart;

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::{Growth, jittered};
+use crate::backoff::{BackoffBounds, jittered};
 use crate::changes::{Changes, Subscription, Topic};
 use crate::metrics::{Metrics, Outcome};
 
@@ -24,7 +24,7 @@ const SETTLE: Duration = Duration::from_millis(5);
 /// Between the end of a pass and the next one, however much changes.
 const BETWEEN: Duration = Duration::from_millis(50);
 /// Waits after passes that fail.
-const GROWTH: Growth = Growth {
+const BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_millis(500),
     longest: Duration::from_secs(30),
 };
@@ -181,7 +181,7 @@ impl Failures {
         }
         Next {
             earliest: SHORTEST_AFTER_FAILURE,
-            latest: Some(jittered(GROWTH.after(self.count))),
+            latest: Some(jittered(BACKOFF.after(self.count))),
         }
     }
 

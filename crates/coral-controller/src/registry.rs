@@ -9,11 +9,11 @@ mod answers;
 mod build;
 pub(crate) mod built;
 mod claim;
+mod conditions;
 mod decide;
 mod largest;
 mod loaded;
 mod observe;
-mod outlook;
 mod question;
 mod reports;
 mod scrub;
@@ -37,28 +37,29 @@ use serde_json::json;
 
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer};
-use crate::backoff::{Backoff, Growth};
+use crate::backoff::{Backoff, BackoffBounds};
 use crate::changes::Topic;
 use crate::context::Context;
 use crate::part::{Part, PassError, Wake};
 use crate::shared::{PushCredential, RegistryAccess};
 use answers::Answers;
-use build::{Builder, CONFIG_HASH, Owned, PUSH_USER};
+use build::{Builder, CONFIG_HASH, OwnedNames, PUSH_USER};
+use conditions::RegistryConditions;
+pub(crate) use conditions::why_not_ready;
 use decide::{Action, Plan, decide, grant_command};
 use loaded::Loaded;
-use outlook::Outlook;
-pub(crate) use outlook::why_not_ready;
 use question::RegistryEndpoint;
 use reports::Report;
-use space::Level;
+use space::StorageLevel;
 use workloads::RegistryNamespaces;
 
 /// Waits after one Registry's failures.
-const GROWTH: Growth = Growth {
+const BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(1),
     longest: Duration::from_mins(1),
 };
-/// Cost of the password's hash: the password is 32 random bytes, so guessing is hopeless anyway.
+/// The bcrypt cost of the password's hash. The lowest is enough, because the password is 32 random
+/// bytes.
 const HASH_COST: u32 = 8;
 
 /// Keeps Registries.
@@ -73,13 +74,13 @@ pub(crate) struct RegistryPart {
     /// Public paths that Registries confirmed; learned again after a restart.
     confirmed: BTreeMap<ObjectKey, Arc<BTreeSet<String>>>,
     backoff: Backoff<ObjectKey>,
-    /// The generations that failed last: a new one is tried at once.
+    /// The generation of each Registry that failed last; a new generation is tried at once.
     failed: BTreeMap<ObjectKey, Option<i64>>,
 }
 
-/// The result of one Registry's turn.
+/// The result of reconciling one Registry.
 #[derive(Default)]
-struct Turn {
+struct ReconcileResult {
     /// How it is reached, if that could be determined.
     access: Option<RegistryAccess>,
     /// Whether it is not worked on, for a reason that its conditions have.
@@ -99,7 +100,7 @@ impl RegistryPart {
             reports: Answers::new(&context.changes),
             image: None,
             confirmed: BTreeMap::new(),
-            backoff: Backoff::new(GROWTH),
+            backoff: Backoff::new(BACKOFF),
             failed: BTreeMap::new(),
             context,
         }
@@ -134,41 +135,46 @@ impl RegistryPart {
 
     /// Observes, decides, applies and publishes for one Registry. The observations are used even if
     /// a write fails.
-    async fn keep(&mut self, key: &ObjectKey, registry: &Arc<Registry>, now: Timestamp) -> Turn {
-        let seen = match self.observe(registry, now).await {
-            Ok(seen) => seen,
+    async fn reconcile(
+        &mut self,
+        key: &ObjectKey,
+        registry: &Arc<Registry>,
+        now: Timestamp,
+    ) -> ReconcileResult {
+        let input = match self.observe(registry, now).await {
+            Ok(input) => input,
             Err(error) => {
-                return Turn {
+                return ReconcileResult {
                     failure: Some(error),
-                    ..Turn::default()
+                    ..ReconcileResult::default()
                 };
             }
         };
-        let mut plan = decide(&seen);
+        let mut plan = decide(&input);
         match &plan.confirmed {
             Some(confirmed) => self.confirmed.insert(key.clone(), confirmed.clone()),
             None => self.confirmed.remove(key),
         };
-        let applied = self.apply(registry, &seen, &plan).await;
+        let applied = self.apply(registry, &input, &plan).await;
         if let Err(error) = &applied {
             let hint = if error.is_forbidden() {
                 format!("; renew the grant with `{}`", grant_command(key))
             } else {
                 String::new()
             };
-            plan.outlook
+            plan.conditions
                 .degrade("ApplyFailed", &format!("{error}{hint}"));
         }
         let published = self.publish(key, registry, &plan, now).await;
-        Turn {
+        ReconcileResult {
             next: earliest(self.ask(key, &plan, now), plan.renewal),
-            is_refused: plan.access.is_none() && !plan.outlook.is_unknown(),
+            is_refused: plan.access.is_none() && !plan.conditions.is_unknown(),
             access: plan.access,
             failure: applied.and(published).err(),
         }
     }
 
-    /// Whether a Registry's turn has come. A changed spec waits for no earlier one's failures.
+    /// Whether a Registry is due. A changed spec is tried at once: the backoff belongs to the earlier spec.
     fn may_try(&self, key: &ObjectKey, registry: &Registry, now: Timestamp) -> bool {
         let failed = self.failed.get(key);
         let is_changed = failed.is_some_and(|failed| *failed != registry.metadata.generation);
@@ -176,15 +182,20 @@ impl RegistryPart {
     }
 
     /// Reconciles one Registry, if it is due, and records whether that failed.
-    async fn turn(&mut self, key: &ObjectKey, registry: &Arc<Registry>, now: Timestamp) -> Turn {
+    async fn reconcile_if_due(
+        &mut self,
+        key: &ObjectKey,
+        registry: &Arc<Registry>,
+        now: Timestamp,
+    ) -> ReconcileResult {
         let registries = self.context.shared.registries.get();
         let last = registries.as_ref().and_then(|all| all.get(key));
-        let mut turn = Turn::default();
+        let mut result = ReconcileResult::default();
         let is_due = self.may_try(key, registry, now);
         if is_due {
-            turn = self.keep(key, registry, now).await;
+            result = self.reconcile(key, registry, now).await;
         }
-        match &turn.failure {
+        match &result.failure {
             Some(error) => {
                 self.backoff.failed(key, now);
                 self.failed
@@ -198,13 +209,13 @@ impl RegistryPart {
             None => {}
         }
         let last = || last_known(registry, last);
-        turn.access = turn.access.or_else(last).map(|access| RegistryAccess {
-            // Nothing is sent there for now, but nodes keep their files for it.
-            ready: access.ready && !turn.is_refused,
-            is_observed: access.is_observed || turn.is_refused,
+        result.access = result.access.or_else(last).map(|access| RegistryAccess {
+            // Pushes and pulls are not sent there for now, but nodes keep their files for it.
+            ready: access.ready && !result.is_refused,
+            is_observed: access.is_observed || result.is_refused,
             ..access
         });
-        turn
+        result
     }
 
     fn ask(&self, key: &ObjectKey, plan: &Plan, now: Timestamp) -> Option<Timestamp> {
@@ -230,25 +241,25 @@ impl RegistryPart {
     async fn apply(
         &self,
         registry: &Registry,
-        seen: &observe::Observed,
+        input: &observe::RegistryInput,
         plan: &Plan,
     ) -> Result<(), ApiError> {
         let builder = Builder::new(registry);
-        let owned = Owned::of(&ObjectKey::from_object(registry));
+        let owned = OwnedNames::for_registry(&ObjectKey::from_object(registry));
         for action in &plan.actions {
             match action {
                 Action::ApplyService(service) => {
                     self.writer.apply::<Service>(&owned.key, service).await?;
                 }
                 Action::IssueCertificate(names, why) => {
-                    let Some(authority) = &seen.authority else {
+                    let Some(authority) = &input.authority else {
                         continue;
                     };
-                    match authority.issue(names, seen.now) {
+                    match authority.issue(names, input.now) {
                         Ok(pair) => {
                             let secret = builder.tls(&pair, authority.bundle());
                             self.writer.apply::<Secret>(&owned.tls, &secret).await?;
-                            tracing::info!(registry = %owned.key, why = why.words(), "certificate issued");
+                            tracing::info!(registry = %owned.key, why = why.reason_text(), "certificate issued");
                         }
                         Err(error) => {
                             tracing::error!(registry = %owned.key, %error, "certificate cannot be issued");
@@ -280,12 +291,13 @@ impl RegistryPart {
     async fn write_credential(
         &self,
         builder: &Builder<'_>,
-        owned: &Owned,
+        owned: &OwnedNames,
         known: Option<&PushCredential>,
         address: std::net::IpAddr,
     ) -> Result<(), ApiError> {
         let password = known.map_or_else(new_password, |known| known.expose().to_owned());
-        // The Secret comes first that the other one can be made from.
+        // The Secret with the password is written first: the one with its hash can be recreated
+        // from it.
         let push = builder.push(&password, address);
         self.writer.apply::<Secret>(&owned.push, &push).await?;
         let hash_of = password.clone();
@@ -309,7 +321,7 @@ impl RegistryPart {
         plan: &Plan,
         now: Timestamp,
     ) -> Result<(), ApiError> {
-        let status = plan.outlook.status(registry, now);
+        let status = plan.conditions.status(registry, now);
         let before = registry.status.as_ref();
         let written = self
             .writer
@@ -326,7 +338,7 @@ impl RegistryPart {
         if let Some(is) = is
             && was.map(|it| (&it.status, &it.reason)) != Some((&is.status, &is.reason))
         {
-            self.tell(registry, is, &plan.outlook).await;
+            self.record_event(registry, is, &plan.conditions).await;
         }
         self.tell_of_space(registry, &status).await;
         Ok(())
@@ -334,25 +346,37 @@ impl RegistryPart {
 
     /// Once for each change, but not for a first report that there is enough space.
     async fn tell_of_space(&self, registry: &Registry, status: &RegistryStatus) {
-        let (was, is) = (Level::of(registry.status.as_ref()), Level::of(Some(status)));
+        let (was, is) = (
+            StorageLevel::from_status(registry.status.as_ref()),
+            StorageLevel::from_status(Some(status)),
+        );
         let Some(condition) = condition(Some(status), STORAGE_AVAILABLE).filter(|_| was != is)
         else {
             return;
         };
         let (events, note) = (&self.context.events, condition.message.as_str());
         match is {
-            Level::Available => events.normal(registry, &condition.reason, note).await,
-            Level::Low | Level::Full => events.warning(registry, &condition.reason, note).await,
+            StorageLevel::Available => {
+                events.normal(registry, &condition.reason, note).await;
+            }
+            StorageLevel::Low | StorageLevel::Full => {
+                events.warning(registry, &condition.reason, note).await;
+            }
         }
     }
 
     /// The steps until a Registry serves are in its conditions. Events report what a person waits
     /// for or has to do.
-    async fn tell(&self, registry: &Registry, ready: &Condition, outlook: &Outlook) {
+    async fn record_event(
+        &self,
+        registry: &Registry,
+        ready: &Condition,
+        conditions: &RegistryConditions,
+    ) {
         let (events, note) = (&self.context.events, ready.message.as_str());
-        if outlook.is_ready() {
+        if conditions.is_ready() {
             events.normal(registry, &ready.reason, note).await;
-        } else if outlook.needs_attention() {
+        } else if conditions.needs_attention() {
             events.warning(registry, &ready.reason, note).await;
         }
     }
@@ -391,9 +415,9 @@ impl Part for RegistryPart {
         self.failed.retain(|key, _| keys.contains(key));
         let (mut access, mut next) = (BTreeMap::new(), None);
         for (key, registry) in alive {
-            let turn = self.turn(key, registry, now).await;
-            next = earliest(next, turn.next);
-            access.extend(turn.access.map(|reached| (key.clone(), reached)));
+            let result = self.reconcile_if_due(key, registry, now).await;
+            next = earliest(next, result.next);
+            access.extend(result.access.map(|reached| (key.clone(), reached)));
         }
         self.context.shared.registries.set(access);
         let needed = needed_secrets(&keys);
@@ -423,7 +447,7 @@ fn last_known(registry: &Registry, last: Option<&RegistryAccess>) -> Option<Regi
 /// The Secrets of all Registries: their watches continue.
 fn needed_secrets(keys: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
     let of = |key| {
-        let owned = Owned::of(key);
+        let owned = OwnedNames::for_registry(key);
         [owned.tls, owned.users, owned.push]
     };
     keys.iter().flat_map(of).collect()

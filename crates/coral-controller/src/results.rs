@@ -21,7 +21,7 @@ const MOST: usize = 2000;
 
 /// A result, and when it was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct PushResult {
     pub(crate) report: PushReport,
     pub(crate) at: Timestamp,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Results(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    by_pod: BTreeMap<String, Arc<Told>>,
+    by_pod: BTreeMap<String, Arc<PushResult>>,
     /// Notified of results, once this controller leads.
     changes: Option<Changes>,
 }
@@ -50,22 +50,23 @@ impl Results {
     }
 
     /// Records the result of a pod, unless this controller does not lead or the limit is reached.
-    pub(crate) fn take_in(&self, pod: &str, report: PushReport, now: Timestamp) {
+    pub(crate) fn record(&self, pod: &str, report: PushReport, now: Timestamp) {
         let mut kept = self.lock();
-        kept.by_pod.retain(|_, told| is_fresh(told, now));
+        kept.by_pod
+            .retain(|_, push_result| is_fresh(push_result, now));
         let Some(changes) = kept.changes.clone() else {
             return;
         };
         if kept.by_pod.len() < MOST {
-            let told = Told { report, at: now };
-            kept.by_pod.insert(pod.to_owned(), Arc::new(told));
+            let push_result = PushResult { report, at: now };
+            kept.by_pod.insert(pod.to_owned(), Arc::new(push_result));
             drop(kept);
             changes.notify(Topic::BuildWorkloads);
         }
     }
 
     /// The result of the pod with this uid.
-    pub(crate) fn of(&self, pod: &str) -> Option<Arc<Told>> {
+    pub(crate) fn for_pod(&self, pod: &str) -> Option<Arc<PushResult>> {
         self.lock().by_pod.get(pod).cloned()
     }
 
@@ -76,8 +77,8 @@ impl Results {
 }
 
 /// A result from the future was reported before the clock was set back.
-fn is_fresh(told: &Told, now: Timestamp) -> bool {
-    let age = now.duration_since(told.at);
+fn is_fresh(push_result: &PushResult, now: Timestamp) -> bool {
+    let age = now.duration_since(push_result.at);
     !age.is_negative() && age.unsigned_abs() < KEPT
 }
 
@@ -106,27 +107,27 @@ mod tests {
         let (results, changes) = (Results::default(), Changes::default());
         results.lead(&changes);
         let mut woken = changes.subscribe(&[Topic::BuildWorkloads]);
-        results.take_in("a", report("one"), at(0));
+        results.record("a", report("one"), at(0));
         assert_eq!(woken.changed().now_or_never(), Some(()));
-        assert_eq!(results.of("a").unwrap().report, report("one"));
-        assert_eq!(results.of("b"), None);
-        results.take_in("b", report("two"), at(299));
-        assert!(results.of("a").is_some());
-        results.take_in("b", report("two"), at(300));
-        assert_eq!(results.of("a"), None);
-        assert!(results.of("b").is_some());
+        assert_eq!(results.for_pod("a").unwrap().report, report("one"));
+        assert_eq!(results.for_pod("b"), None);
+        results.record("b", report("two"), at(299));
+        assert!(results.for_pod("a").is_some());
+        results.record("b", report("two"), at(300));
+        assert_eq!(results.for_pod("a"), None);
+        assert!(results.for_pod("b").is_some());
     }
 
     #[test]
     fn nothing_is_kept_by_a_controller_that_does_not_lead_or_beyond_the_bound() {
         let results = Results::default();
-        results.take_in("a", report("one"), at(0));
-        assert!(!results.leads() && results.of("a").is_none());
+        results.record("a", report("one"), at(0));
+        assert!(!results.leads() && results.for_pod("a").is_none());
         results.lead(&Changes::default());
         for pod in 0..MOST {
-            results.take_in(&pod.to_string(), report("one"), at(0));
+            results.record(&pod.to_string(), report("one"), at(0));
         }
-        results.take_in("one more", report("one"), at(0));
-        assert!(results.of("0").is_some() && results.of("one more").is_none());
+        results.record("one more", report("one"), at(0));
+        assert!(results.for_pod("0").is_some() && results.for_pod("one more").is_none());
     }
 }

@@ -93,13 +93,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), RunError
     let listener = TcpListener::bind(address).await.map_err(unheard(address))?;
     // Every controller answers, also one that waits for the lease.
     let results = Results::default();
-    let needs = credentials::Needs {
+    let dependencies = credentials::Dependencies {
         namespace: config.namespace.clone(),
         client: client.clone(),
         metrics: credential_metrics,
         results: results.clone(),
     };
-    let credentials = tokio::spawn(credentials::serve(listener, needs, stop.clone()));
+    let credentials = tokio::spawn(credentials::serve(listener, dependencies, stop.clone()));
     let ended = lead((config, client, results), &health, &metrics, &stop).await;
     credentials.abort();
     server.abort();

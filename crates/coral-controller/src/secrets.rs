@@ -22,7 +22,7 @@ use crate::follow::Watch;
 use crate::store::Store;
 
 /// How long the first question waits for an answer of the API server.
-const FIRST_ANSWER: Duration = Duration::from_secs(10);
+const FIRST_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a Secret cannot be used. The text says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +93,9 @@ impl Secrets {
                 _ = refused.wait_for(|refused| *refused) => {}
             }
         };
-        let in_time = tokio::time::timeout(FIRST_ANSWER, answered).await.is_ok();
+        let in_time = tokio::time::timeout(FIRST_ANSWER_TIMEOUT, answered)
+            .await
+            .is_ok();
         if *refused.borrow() {
             return Err(SecretProblem::NotGranted(key.clone()));
         }
@@ -131,7 +133,7 @@ impl Secrets {
     fn begin(&self, key: &ObjectKey) -> Watched {
         let store = Store::default();
         let api = Api::namespaced(self.0.client.clone(), &key.namespace);
-        let mut following = Watch::of(api, &store, Topic::Secrets);
+        let mut following = Watch::new(api, &store, Topic::Secrets);
         following.config =
             watcher::Config::default().fields(&format!("metadata.name={}", key.name));
         let (refuse, refused) = watch::channel(false);

@@ -67,7 +67,7 @@ pub(crate) struct PublicPaths {
 
 impl PublicPaths {
     /// The paths of a Registry; `None` while they are not known.
-    pub(crate) fn of(&self, registry: &ObjectKey) -> Option<BTreeSet<String>> {
+    pub(crate) fn for_registry(&self, registry: &ObjectKey) -> Option<BTreeSet<String>> {
         let is_known = !self.unknown.contains(&registry.namespace);
         is_known.then(|| self.paths.get(registry).cloned().unwrap_or_default())
     }
@@ -188,8 +188,8 @@ mod tests {
             unknown: BTreeSet::from(["a".to_owned()]),
             ..PublicPaths::default()
         };
-        assert_eq!(public.of(&ObjectKey::new("a", "reg")), None);
-        let known = public.of(&ObjectKey::new("b", "reg"));
+        assert_eq!(public.for_registry(&ObjectKey::new("a", "reg")), None);
+        let known = public.for_registry(&ObjectKey::new("b", "reg"));
         assert_eq!(known, Some(BTreeSet::new()));
     }
 

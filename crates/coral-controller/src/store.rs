@@ -130,12 +130,12 @@ impl<K: Resource> Store<K> {
         &self,
         event: watcher::Event<DeserializeGuard<K>>,
         same: fn(&K, &K) -> bool,
-    ) -> Taken {
+    ) -> StoreChange {
         let mut objects = self.objects();
         match event {
             watcher::Event::Init => {
                 objects.incoming = Incoming::default();
-                Taken::Unchanged
+                StoreChange::Unchanged
             }
             watcher::Event::InitApply(guarded) => objects.collect(guarded),
             watcher::Event::InitDone => {
@@ -144,7 +144,7 @@ impl<K: Resource> Store<K> {
                 objects.broken = incoming.broken;
                 drop(objects);
                 self.0.ready.send_replace(true);
-                Taken::Changed
+                StoreChange::Changed
             }
             watcher::Event::Apply(guarded) => objects.apply(guarded, same),
             watcher::Event::Delete(guarded) => objects.remove(&guarded),
@@ -154,7 +154,7 @@ impl<K: Resource> Store<K> {
 
 /// The effect of an event on the readers of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Taken {
+pub(crate) enum StoreChange {
     /// Nothing that matters to them.
     Unchanged,
     /// They should read again.
@@ -164,25 +164,25 @@ pub(crate) enum Taken {
 }
 
 impl<K: Resource> Objects<K> {
-    fn collect(&mut self, guarded: DeserializeGuard<K>) -> Taken {
+    fn collect(&mut self, guarded: DeserializeGuard<K>) -> StoreChange {
         let key = ObjectKey::from_object(&guarded);
         match guarded.0 {
             Ok(object) => {
                 self.incoming.good.insert(key, Arc::new(object));
-                Taken::Unchanged
+                StoreChange::Unchanged
             }
             Err(invalid) => {
                 if let Some(last_good) = self.good.get(&key) {
                     self.incoming.good.insert(key.clone(), last_good.clone());
                 }
-                let broken = Taken::Broken(key.clone(), invalid.error.clone());
+                let broken = StoreChange::Broken(key.clone(), invalid.error.clone());
                 self.incoming.broken.insert(key, invalid.error);
                 broken
             }
         }
     }
 
-    fn apply(&mut self, guarded: DeserializeGuard<K>, same: fn(&K, &K) -> bool) -> Taken {
+    fn apply(&mut self, guarded: DeserializeGuard<K>, same: fn(&K, &K) -> bool) -> StoreChange {
         let key = ObjectKey::from_object(&guarded);
         match guarded.0 {
             Ok(object) => {
@@ -191,27 +191,27 @@ impl<K: Resource> Objects<K> {
                 let is_same = known.is_some_and(|known| same(known, &object));
                 Arc::make_mut(&mut self.good).insert(key, Arc::new(object));
                 if is_same && !was_broken {
-                    Taken::Unchanged
+                    StoreChange::Unchanged
                 } else {
-                    Taken::Changed
+                    StoreChange::Changed
                 }
             }
             Err(invalid) => {
                 self.broken.insert(key.clone(), invalid.error.clone());
-                Taken::Broken(key, invalid.error)
+                StoreChange::Broken(key, invalid.error)
             }
         }
     }
 
-    fn remove(&mut self, guarded: &DeserializeGuard<K>) -> Taken {
+    fn remove(&mut self, guarded: &DeserializeGuard<K>) -> StoreChange {
         let key = ObjectKey::from_object(guarded);
         // Decisions wait while an object is broken, also one that was never good.
         let was_broken = self.broken.remove(&key).is_some();
         let was_good = Arc::make_mut(&mut self.good).remove(&key).is_some();
         if was_broken || was_good {
-            Taken::Changed
+            StoreChange::Changed
         } else {
-            Taken::Unchanged
+            StoreChange::Unchanged
         }
     }
 }
@@ -229,7 +229,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": metadata, "data": data})).unwrap()
     }
 
-    fn take(store: &Store<ConfigMap>, event: Event<DeserializeGuard<ConfigMap>>) -> Taken {
+    fn take(store: &Store<ConfigMap>, event: Event<DeserializeGuard<ConfigMap>>) -> StoreChange {
         store.take(event, |_, _| false)
     }
 
@@ -243,7 +243,7 @@ mod tests {
         take(&store, Event::Init);
         take(&store, Event::InitApply(object("old", &json!({}))));
         assert!(!store.is_ready());
-        assert_eq!(take(&store, Event::InitDone), Taken::Changed);
+        assert_eq!(take(&store, Event::InitDone), StoreChange::Changed);
         assert!(store.is_ready());
         take(&store, Event::Init);
         take(&store, Event::InitApply(object("new", &json!({}))));
@@ -258,7 +258,7 @@ mod tests {
         take(&store, Event::Apply(object("x", &json!({"k": "1"}))));
         take(&store, Event::Apply(object("y", &json!({"k": "2"}))));
         let taken = take(&store, Event::Apply(object("x", &json!({"k": 7}))));
-        assert!(matches!(taken, Taken::Broken(..)), "{taken:?}");
+        assert!(matches!(taken, StoreChange::Broken(..)), "{taken:?}");
         assert_eq!(names(&store), ["a/x", "a/y"]);
         assert_eq!(store.broken().len(), 1);
         take(&store, Event::Init);
@@ -274,10 +274,10 @@ mod tests {
         let store = Store::<ConfigMap>::default();
         let same = |a: &ConfigMap, b: &ConfigMap| a.data == b.data;
         let event = || Event::Apply(object("x", &json!({"k": "1"})));
-        assert_eq!(store.take(event(), same), Taken::Changed);
-        assert_eq!(store.take(event(), same), Taken::Unchanged);
+        assert_eq!(store.take(event(), same), StoreChange::Changed);
+        assert_eq!(store.take(event(), same), StoreChange::Unchanged);
         let gone = Event::Delete(object("x", &json!({})));
-        assert_eq!(store.take(gone, same), Taken::Changed);
+        assert_eq!(store.take(gone, same), StoreChange::Changed);
     }
 
     #[test]
@@ -288,15 +288,15 @@ mod tests {
         take(&store, Event::InitDone);
         assert_eq!(store.broken().len(), 1);
         let gone = || Event::Delete(object("x", &json!({"k": 7})));
-        assert_eq!(take(&store, gone()), Taken::Changed);
+        assert_eq!(take(&store, gone()), StoreChange::Changed);
         assert!(store.broken().is_empty());
-        assert_eq!(take(&store, gone()), Taken::Unchanged);
+        assert_eq!(take(&store, gone()), StoreChange::Unchanged);
 
         let same = |a: &ConfigMap, b: &ConfigMap| a.data == b.data;
         let good = || Event::Apply(object("x", &json!({"k": "1"})));
         store.take(good(), same);
         store.take(Event::Apply(object("x", &json!({"k": 7}))), same);
-        assert_eq!(store.take(good(), same), Taken::Changed, "corrected");
-        assert_eq!(store.take(good(), same), Taken::Unchanged);
+        assert_eq!(store.take(good(), same), StoreChange::Changed, "corrected");
+        assert_eq!(store.take(good(), same), StoreChange::Unchanged);
     }
 }

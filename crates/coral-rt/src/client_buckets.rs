@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::network_of;
 
-/// Clients that are kept apart. If there are more, those whose buckets are full are forgotten, or all
-/// of them if no bucket is full.
+/// Most clients that are tracked. Beyond that, clients with a full bucket are forgotten, or all
+/// clients if there is no such bucket.
 const MOST_CLIENTS: usize = 4096;
 
 /// A token bucket for each client, as [`network_of`] tells them apart.
 ///
-/// It holds when a bucket will be full again. So an entry is a time alone, and can be forgotten once
-/// that is past.
+/// An entry is only the time at which the bucket will be full again, so it can be dropped after
+/// that.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ impl ClientBuckets {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Takes a token, also where the client should have waited: its next wait is the longer for it.
+    /// Takes a token even if the client should have waited. Its next wait is then longer.
     pub fn take(&mut self, client: IpAddr, now: Instant) {
         if self.full_at.len() >= MOST_CLIENTS {
             self.full_at.retain(|_, full_at| now < *full_at);

@@ -66,7 +66,7 @@ impl Health {
     }
 
     /// Why the process cannot do its work; `None` if it can.
-    async fn trouble(self) -> Option<String> {
+    async fn problem(self) -> Option<String> {
         if !self.is_ready() {
             return Some("not ready".to_owned());
         }
@@ -119,7 +119,7 @@ pub async fn serve_health(
 }
 
 async fn readyz(State(shared): State<Shared>) -> impl IntoResponse {
-    match shared.health.trouble().await {
+    match shared.health.problem().await {
         None => (StatusCode::OK, "ready\n".to_owned()),
         Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
@@ -153,14 +153,14 @@ mod tests {
             let well = look.load(Ordering::Relaxed);
             well.then_some(()).ok_or("the storage is gone".to_owned())
         });
-        let trouble = || health.clone().trouble();
-        assert_eq!(trouble().await.as_deref(), Some("not ready"));
+        let problem = || health.clone().problem();
+        assert_eq!(problem().await.as_deref(), Some("not ready"));
         health.set_ready();
-        assert_eq!(trouble().await, None);
+        assert_eq!(problem().await, None);
         well.store(false, Ordering::Relaxed);
-        let told = trouble().await.unwrap();
+        let told = problem().await.unwrap();
         assert_eq!(told, "not ready: the storage is gone");
         health.set_not_ready();
-        assert_eq!(trouble().await.as_deref(), Some("not ready"));
+        assert_eq!(problem().await.as_deref(), Some("not ready"));
     }
 }

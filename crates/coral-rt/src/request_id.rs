@@ -55,7 +55,7 @@ fn made() -> HeaderValue {
 mod tests {
     use super::*;
 
-    fn of(name: &str) -> Option<String> {
+    fn accepted(name: &str) -> Option<String> {
         let mut headers = HeaderMap::new();
         headers.insert(HEADER, HeaderValue::from_str(name).unwrap());
         given(&headers).map(|name| name.to_str().unwrap().to_owned())
@@ -63,10 +63,10 @@ mod tests {
 
     #[test]
     fn a_sane_name_is_taken_and_any_other_is_not() {
-        assert_eq!(of("build-7.a:b_C"), Some("build-7.a:b_C".into()));
-        assert_eq!(of(&"x".repeat(64)).map(|name| name.len()), Some(64));
+        assert_eq!(accepted("build-7.a:b_C"), Some("build-7.a:b_C".into()));
+        assert_eq!(accepted(&"x".repeat(64)).map(|name| name.len()), Some(64));
         for name in ["", "a b", "a\"b", "x=1,y", "é", &"x".repeat(65)] {
-            assert_eq!(of(name), None, "{name:?}");
+            assert_eq!(accepted(name), None, "{name:?}");
         }
         assert_eq!(given(&HeaderMap::new()), None);
     }
@@ -74,6 +74,6 @@ mod tests {
     #[test]
     fn made_names_differ() {
         assert_ne!(made(), made());
-        assert!(of(made().to_str().unwrap()).is_some());
+        assert!(accepted(made().to_str().unwrap()).is_some());
     }
 }

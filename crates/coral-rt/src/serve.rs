@@ -72,7 +72,7 @@ pub struct Serving {
     pub timeouts: Timeouts,
     /// How much is read from a connection at once.
     pub read_limit: ReadLimit,
-    /// What a client is told when no more connections are served.
+    /// The response to a client when no more connections are served.
     pub overload: Overload,
 }
 
@@ -122,8 +122,8 @@ pub async fn serve(
         router: TowerToHyperService::new(router),
         tls: serving.tls,
         read_limit: serving.read_limit,
-        usual: Manner::usual(serving.timeouts),
-        reserve: Manner::reserve(serving.overload),
+        usual: ConnectionPolicy::usual(serving.timeouts),
+        reserve: ConnectionPolicy::reserve(serving.overload),
     };
     let graceful = GracefulShutdown::new();
     let mut reserve = Reserve::new(serving.overload);
@@ -182,20 +182,20 @@ struct Server {
     router: TowerToHyperService<Router>,
     tls: Tls,
     read_limit: ReadLimit,
-    usual: Manner,
-    reserve: Manner,
+    usual: ConnectionPolicy,
+    reserve: ConnectionPolicy,
 }
 
 /// How one kind of connection is served.
 #[derive(Clone)]
-struct Manner {
+struct ConnectionPolicy {
     builder: Arc<Builder<TokioExecutor>>,
     timeouts: Timeouts,
     /// Set for the reserve: only health requests are served, for a short time.
     overload: Option<Overload>,
 }
 
-impl Manner {
+impl ConnectionPolicy {
     fn usual(timeouts: Timeouts) -> Self {
         Self {
             builder: Arc::new(builder(timeouts)),
@@ -222,7 +222,7 @@ impl Server {
         peer: SocketAddr,
         watcher: Watcher,
         permit: Permit,
-        manner: &Manner,
+        policy: &ConnectionPolicy,
     ) {
         let acceptor = self.tls.acceptor();
         let service = ConnectionService {
@@ -232,21 +232,21 @@ impl Server {
                 Some(_) => Transport::Encrypted,
                 None => Transport::Plain,
             },
-            overload: manner.overload,
+            overload: policy.overload,
         };
-        let (manner, limit) = (manner.clone(), self.read_limit);
+        let (policy, limit) = (policy.clone(), self.read_limit);
         tokio::spawn(async move {
-            let timeouts = manner.timeouts;
+            let timeouts = policy.timeouts;
             let served = async {
                 let Some(acceptor) = acceptor else {
                     let stream = TimedStream::new(stream, timeouts, limit);
-                    return connection(&manner.builder, stream, service, watcher).await;
+                    return connection(&policy.builder, stream, service, watcher).await;
                 };
                 let stream = handshake(&acceptor, stream, timeouts).await?;
                 let stream = TimedStream::new(stream, timeouts, limit);
-                connection(&manner.builder, stream, service, watcher).await
+                connection(&policy.builder, stream, service, watcher).await
             };
-            let ended = if manner.overload.is_some() {
+            let ended = if policy.overload.is_some() {
                 let served = tokio::time::timeout(RESERVE_TIME, served).await;
                 served.unwrap_or_else(|late| Err(late.into()))
             } else {
@@ -305,7 +305,7 @@ impl Service<Request<Incoming>> for ConnectionService {
             let refused = async move { Ok(overload::refuse(overload, request).await) };
             return Either::Right(Box::pin(refused));
         }
-        let host = RequestHost::of(request.uri(), request.version(), request.headers());
+        let host = RequestHost::from_request(request.uri(), request.version(), request.headers());
         if let Err(error) = host {
             let refused = host::refuse(error, request.version());
             return Either::Right(Box::pin(async move { Ok(refused) }));

@@ -107,15 +107,15 @@ impl fmt::Debug for CertificatePair {
 /// that a certificate can be replaced while the server runs.
 #[derive(Clone)]
 pub struct Tls {
-    slot: Arc<Slot>,
+    slot: Arc<CertificateSlot>,
     is_required: bool,
     acceptor: TlsAcceptor,
 }
 
 #[derive(Debug, Default)]
-struct Slot(RwLock<Option<Arc<CertifiedKey>>>);
+struct CertificateSlot(RwLock<Option<Arc<CertifiedKey>>>);
 
-impl Slot {
+impl CertificateSlot {
     fn get(&self) -> Option<Arc<CertifiedKey>> {
         self.0
             .read()
@@ -124,7 +124,7 @@ impl Slot {
     }
 }
 
-impl ResolvesServerCert for Slot {
+impl ResolvesServerCert for CertificateSlot {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.get()
     }
@@ -145,7 +145,7 @@ impl Tls {
     /// # Panics
     /// If the crypto provider supports neither TLS 1.2 nor 1.3, which does not happen.
     fn new(is_required: bool) -> Self {
-        let slot: Arc<Slot> = Arc::default();
+        let slot: Arc<CertificateSlot> = Arc::default();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

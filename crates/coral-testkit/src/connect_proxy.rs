@@ -14,8 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// No client sends a longer head.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Takes `CONNECT` and requests in absolute form, and leads all of them to one address, whatever
-/// name they ask for: names need not exist.
+/// Accepts `CONNECT` and requests in absolute form, and forwards all of them to one address,
+/// whatever name they ask for. The names need not exist.
 #[derive(Debug, Clone)]
 pub struct ConnectProxy {
     shared: Arc<Shared>,
@@ -58,8 +58,8 @@ impl ConnectProxy {
         self.addr
     }
 
-    /// What it was asked, one line a connection: `CONNECT registry.test:443`, `GET http://…`; a
-    /// refused one ends in `407`.
+    /// The requests so far, one line per connection: `CONNECT registry.test:443`, `GET http://…`.
+    /// The line of a refused request ends in `407`.
     pub fn asked(&self) -> Vec<String> {
         self.shared.lock().clone()
     }
@@ -82,7 +82,7 @@ impl ConnectProxy {
 }
 
 impl Shared {
-    fn note(&self, asked: String) {
+    fn record(&self, asked: String) {
         self.lock().push(asked);
         self.more.notify_waiters();
     }
@@ -109,7 +109,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                // A connection that breaks is its two ends' affair.
+                // A broken connection is the concern of its two ends.
                 _ = lead(stream, &shared) => {}
             }
         });
@@ -125,13 +125,13 @@ async fn lead(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         .map_or(line, |(asked, _)| asked)
         .to_owned();
     if !shared.knows(&text) {
-        shared.note(format!("{asked} 407"));
+        shared.record(format!("{asked} 407"));
         let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\n\
                        proxy-authenticate: Basic realm=\"proxy\"\r\ncontent-length: 0\r\n\r\n";
         return client.write_all(refusal.as_bytes()).await;
     }
     let tunnel = asked.starts_with("CONNECT ");
-    shared.note(asked);
+    shared.record(asked);
     let mut upstream = TcpStream::connect(&shared.upstream).await?;
     if tunnel {
         client

@@ -1,4 +1,4 @@
-//! A reverse proxy that changes nothing and counts everything.
+//! A reverse proxy that forwards requests unchanged and counts them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,8 +22,8 @@ use crate::registry::log::{RequestLog, Traffic};
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// Forwards plain HTTP to one upstream, and remembers every request. `GET` and `DELETE` of
-/// `/_control/requests` read and clear what it remembers.
+/// Forwards plain HTTP to one upstream and records every request. `GET` and `DELETE` of
+/// `/_control/requests` read and clear the record.
 #[derive(Debug, Clone)]
 pub struct CountingProxy {
     log: Arc<RequestLog>,
@@ -31,7 +31,7 @@ pub struct CountingProxy {
     _guard: Arc<DropGuard>,
 }
 
-/// One client connection's way to the upstream: one connection, used again.
+/// The upstream connection of one client connection, which is reused.
 struct Line {
     upstream: Arc<str>,
     log: Arc<RequestLog>,
@@ -87,7 +87,7 @@ impl CountingProxy {
     }
 }
 
-/// A body as it is, its bytes added to one of the counters as they pass.
+/// Passes a body on unchanged and adds its bytes to one of the counters.
 fn counted(body: Incoming, traffic: Arc<Traffic>, which: fn(&Traffic) -> &AtomicU64) -> Body {
     body.map_frame(move |frame| {
         let bytes = frame.data_ref().map_or(0, Bytes::len);

@@ -118,11 +118,11 @@ impl FaultRegistry {
     pub async fn start_with(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
-        let wanted = tls::Wanted {
+        let tls_options = tls::TlsOptions {
             client_auth: options.client_auth,
             http2: options.http2,
         };
-        let tls = options.tls.then(|| tls::make(wanted)).transpose()?;
+        let tls = options.tls.then(|| tls::make(tls_options)).transpose()?;
         let scheme = if options.tls { "https" } else { "http" };
         let features = Features {
             referrers: options.referrers,

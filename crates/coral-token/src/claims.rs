@@ -9,14 +9,14 @@ pub const ISSUER: &str = "coral";
 /// The kind of access that tokens give.
 pub(crate) const REPOSITORY: &str = "repository";
 
-/// What a token says, in the claims of RFC 7519 and those that registries use for access.
+/// The claims of a token: those of RFC 7519 and those that registries use for access.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
     /// Who signed: [`ISSUER`].
     pub iss: String,
     /// The hosts of the registries that it is for.
     pub aud: Vec<String>,
-    /// Whose it is, such as `build/team-a/shop/push`.
+    /// The holder, such as `build/team-a/shop/push`.
     pub sub: String,
     /// The second of Unix time from which it is valid.
     pub nbf: u64,
@@ -29,12 +29,12 @@ pub struct Claims {
 /// What the holder may do in some repositories.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryAccess {
-    /// The kind of what is named: `repository`; others give no right.
+    /// The kind of resource: `repository`. Other kinds grant nothing.
     #[serde(rename = "type")]
     kind: String,
     /// The repositories: a path, or a path with `/**` behind it.
     pub name: String,
-    /// What may be done in them: `pull` and `push`; others give no right.
+    /// The allowed actions: `pull` and `push`. Others grant nothing.
     actions: Vec<String>,
 }
 

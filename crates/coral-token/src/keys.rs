@@ -14,7 +14,7 @@ use crate::claims::Claims;
 
 /// Most public keys of one file: the one in use, and those before and after it.
 const MOST_KEYS: usize = 8;
-/// What stands before the 32 bytes of an Ed25519 key (RFC 8410).
+/// The DER header before the 32 bytes of an Ed25519 key (RFC 8410).
 const ED25519_HEADER: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
@@ -47,7 +47,7 @@ pub enum KeyError {
     Making,
 }
 
-/// The keys whose signatures are taken. Without a key every token is refused.
+/// The keys whose signatures are accepted. Without a key every token is refused.
 #[derive(Clone, Default)]
 pub struct PublicKeys {
     /// The 32 bytes of each.

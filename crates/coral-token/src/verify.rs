@@ -1,4 +1,4 @@
-//! Verification: a signature first, then what the token says.
+//! Verification: first the signature, then the claims.
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
@@ -124,7 +124,7 @@ impl PublicKeys {
     }
 }
 
-/// The claims are checked here, by the caller's clock.
+/// The library checks no times: that is done below, with the caller's clock.
 fn signature_only() -> Validation {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.required_spec_claims = HashSet::new();
@@ -179,8 +179,8 @@ impl Rights {
         &self.subject
     }
 
-    /// Where the holder may push, as one text: tokens of any holders for the same repositories have the
-    /// same. It is empty for a token that is for reading.
+    /// The repositories that the holder may push to, as one text that is equal for tokens with the
+    /// same rights. Empty for a read-only token.
     pub fn pushes_to(&self) -> String {
         let pushes = self.access.iter().filter(|(_, allowed)| allowed.push);
         let mut names: Vec<String> = pushes.map(|(pattern, _)| pattern.to_string()).collect();

@@ -24,13 +24,13 @@ use crate::cluster::{Calls, kube_failure};
 use crate::failure::{Failure, stop_on_signal};
 use crate::terminal::{Terminal, print};
 pub(crate) use options::BuildArguments;
-use run::{Abandoned, Ended, Run};
+use run::{FollowError, Run, RunResult};
 use send::{SendError, Sent};
 use source::Source;
 
 /// Namespace where neither a flag nor a kubeconfig names one.
 const DEFAULT_NAMESPACE: &str = "default";
-/// Unused: nothing here waits with [`Calls::until`].
+/// A placeholder: no call in this module uses [`Calls::until`], which is what the timeout is for.
 const UNUSED: Duration = Duration::ZERO;
 
 /// Runs the build, or prints its object.
@@ -40,11 +40,11 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let (folder, file) = (&arguments.folder, arguments.file.as_deref());
     let source = Source::open(folder, file, arguments.builder.is_none())?;
-    let of_context = match &arguments.namespace {
+    let named = match &arguments.namespace {
         Some(namespace) => Some(namespace.clone()),
         None => arguments.cluster.namespace().await,
     };
-    let namespace = of_context.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let namespace = named.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     let dockerfile = source.dockerfile.as_deref();
     let object = options::object(&arguments, &namespace, dockerfile, Timestamp::now())?;
     if arguments.dry_run {
@@ -57,17 +57,17 @@ pub(crate) async fn run(
     let work = work(&run, Arc::new(source), &arguments, terminal);
     let worked = tokio::select! {
         worked = work => worked,
-        () = stop.cancelled() => Err(Abandoned::cancelling(Failure::stopped("stopped"))),
+        () = stop.cancelled() => Err(FollowError::cancelling(Failure::stopped("stopped"))),
     };
     match worked {
         Ok(Some(ended)) => report(&ended, terminal),
         Ok(None) => Ok(ExitCode::SUCCESS),
-        Err(abandoned) => {
-            if abandoned.cancels {
+        Err(error_of_run) => {
+            if error_of_run.cancels {
                 terminal.line("cancelling the run");
                 run.cancel().await?;
             }
-            Err(abandoned.failure)
+            Err(error_of_run.failure)
         }
     }
 }
@@ -78,15 +78,15 @@ async fn work(
     source: Arc<Source>,
     arguments: &BuildArguments,
     terminal: &Terminal,
-) -> Result<Option<Ended>, Abandoned> {
+) -> Result<Option<RunResult>, FollowError> {
     let pod = run.fetching().await?;
     terminal.line(&format!("sending {} to pod {pod}", source.folder.display()));
     let mut sending = pin!(run.send(&pod, source));
     if arguments.detach {
         sent(sending.await, terminal)?;
         terminal.line(&format!(
-            "the run goes on; follow it with `{}`",
-            run.how_to_look()
+            "the run continues in the cluster; follow it with `{}`",
+            run.watch_command()
         ));
         return Ok(None);
     }
@@ -97,8 +97,8 @@ async fn work(
             result = &mut sending, if !is_sent => {
                 is_sent = true;
                 match result {
-                    // The log of the step shows how it deals with that, and the status of the run
-                    // how it ends.
+                    // The step may still succeed with what it received. Its log and the status of the
+                    // run report the result.
                     Err(error @ SendError::Cut(_)) => terminal.line(&format!("warning: {error}")),
                     result => sent(result, terminal)?,
                 }
@@ -108,27 +108,27 @@ async fn work(
     }
 }
 
-fn sent(result: Result<Sent, SendError>, terminal: &Terminal) -> Result<(), Abandoned> {
+fn sent(result: Result<Sent, SendError>, terminal: &Terminal) -> Result<(), FollowError> {
     match result {
         Ok(sent) => {
-            for line in send::told(&sent) {
+            for line in send::summary(&sent) {
                 terminal.line(&line);
             }
             Ok(())
         }
         Err(SendError::Attach(error)) => {
             let failure = kube_failure("attaching to the step fetch", &error);
-            Err(Abandoned::cancelling(failure))
+            Err(FollowError::cancelling(failure))
         }
         Err(error) => {
             let failure = Failure::failed("the folder was not sent", &error);
-            Err(Abandoned::cancelling(failure))
+            Err(FollowError::cancelling(failure))
         }
     }
 }
 
-/// Prints what was pushed. The command ends as the user's container did.
-fn report(ended: &Ended, terminal: &Terminal) -> Result<ExitCode, Failure> {
+/// Prints what was pushed. The exit code is that of the user's container.
+fn report(ended: &RunResult, terminal: &Terminal) -> Result<ExitCode, Failure> {
     let ending = &ended.ending;
     ending.pushed.iter().for_each(|reference| print(reference));
     if let Some((pushed, mounted)) = ending.bytes {
@@ -170,7 +170,7 @@ mod tests {
         let terminal = Terminal::new(coral_rt::LogFormat::Text);
         let code = |succeeded, build_code| {
             let ending = ending(succeeded);
-            let ended = Ended { ending, build_code };
+            let ended = RunResult { ending, build_code };
             report(&ended, &terminal).unwrap_or_else(|failure| failure.exit_code())
         };
         assert_eq!(code(true, Some(0)), ExitCode::SUCCESS);

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use coral_build::contract::{Step, failure_text};
 use coral_build::credentials::Controller;
-use coral_build::{CredentialError, CredentialFuture, CredentialSource, Patience, Pod};
+use coral_build::{CredentialError, CredentialFuture, CredentialSource, Pod, RetryPolicies};
 use coral_image::error_chain;
 
 use crate::failure::{Failure, stop_on_signal};
@@ -29,15 +29,15 @@ enum StepCommand {
 }
 
 /// A lazy connection to the controller: most sources need no credential.
-struct OnDemand<'a> {
+struct LazyController<'a> {
     pod: &'a Pod,
     step: Step,
 }
 
-impl CredentialSource for OnDemand<'_> {
+impl CredentialSource for LazyController<'_> {
     fn credential(&self) -> CredentialFuture<'_> {
         Box::pin(async {
-            let controller = Controller::of(self.pod, self.step);
+            let controller = Controller::from_pod(self.pod, self.step);
             let controller = controller.map_err(|error| CredentialError(Box::new(error)))?;
             controller.credential().await
         })
@@ -64,7 +64,7 @@ pub(crate) async fn run(
         terminal.line(&format!("warning: {}", error_chain(&error)));
     }
     if let (StepCommand::Push, Ok(message)) = (arguments.step, &done) {
-        tell(&pod, message).await;
+        report(&pod, message).await;
     }
     match done {
         Ok(_) => Ok(ExitCode::SUCCESS),
@@ -74,16 +74,16 @@ pub(crate) async fn run(
 
 /// Reports the result of `push` to the controller, which reads the termination message later in any
 /// case.
-async fn tell(pod: &Pod, message: &str) {
-    let controller = Controller::of(pod, Step::Push);
-    let told = match &controller {
-        Ok(controller) => controller.tell(message).await,
+async fn report(pod: &Pod, message: &str) {
+    let controller = Controller::from_pod(pod, Step::Push);
+    let reported = match &controller {
+        Ok(controller) => controller.report(message).await,
         Err(error) => {
             tracing::debug!(error = error_chain(error), "cannot report the result");
             return;
         }
     };
-    if let Err(error) = told {
+    if let Err(error) = reported {
         tracing::debug!(
             error = error_chain(&error),
             "cannot report the result to the controller; the pod's status has it"
@@ -96,15 +96,15 @@ async fn work(pod: &Pod, step: StepCommand) -> Result<String, String> {
     match step {
         StepCommand::Fetch => {
             let step = Step::Fetch;
-            let credentials = OnDemand { pod, step };
+            let credentials = LazyController { pod, step };
             let fetched = coral_build::fetch(pod, &credentials, std::io::stdin()).await;
             let report = fetched.map_err(|error| error_chain(&error))?;
             Ok(report.to_message())
         }
         StepCommand::Push => {
             let step = Step::Push;
-            let credentials = OnDemand { pod, step };
-            let pushed = coral_build::push(pod, &credentials, Patience::default()).await;
+            let credentials = LazyController { pod, step };
+            let pushed = coral_build::push(pod, &credentials, RetryPolicies::default()).await;
             let report = pushed.map_err(|error| error_chain(&error))?;
             Ok(report.to_message())
         }

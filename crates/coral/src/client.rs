@@ -49,7 +49,7 @@ pub(crate) struct ClientArguments {
     /// Client certificate for this host: a file with the certificate and a file with its
     /// unencrypted private key, both PEM
     #[arg(long, env = "CORAL_CLIENT_CERT", value_name = "HOST[:PORT]=CERT:KEY", value_parser = host_pair, value_delimiter = ',')]
-    client_cert: Vec<(Host, Pair)>,
+    client_cert: Vec<(Host, ClientCertificate)>,
     /// Docker configuration file with credentials [default: the file that `REGISTRY_AUTH_FILE`
     /// names, else Docker's own config.json and Podman's auth.json]
     #[arg(long, env = "CORAL_DOCKER_CONFIG", value_name = "FILE")]
@@ -62,7 +62,7 @@ pub(crate) struct ClientArguments {
 fn stall_timeout(text: &str) -> Result<Duration, String> {
     let time = GoDuration::parse(text).map_err(|error| error.to_string())?;
     match time.get() {
-        Duration::ZERO => Err("nothing moves in no time: give a second or more".to_owned()),
+        Duration::ZERO => Err("must not be 0: give a duration such as 30s".to_owned()),
         time => Ok(time),
     }
 }
@@ -76,17 +76,17 @@ fn host_file(text: &str) -> Result<(Host, PathBuf), String> {
 
 /// Files of a client certificate.
 #[derive(Debug, Clone)]
-struct Pair {
+struct ClientCertificate {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-fn host_pair(text: &str) -> Result<(Host, Pair), String> {
+fn host_pair(text: &str) -> Result<(Host, ClientCertificate), String> {
     let expected = "expected HOST=CERT:KEY, such as registry.corp:5000=me.pem:me.key";
     let (name, files) = text.split_once('=').ok_or(expected)?;
     let (certificate, key) = files.split_once(':').ok_or(expected)?;
     let (certificate, key) = (PathBuf::from(certificate), PathBuf::from(key));
-    Ok((host(name)?, Pair { certificate, key }))
+    Ok((host(name)?, ClientCertificate { certificate, key }))
 }
 
 /// Whether the options set anything about a host's TLS.

@@ -1,5 +1,5 @@
-//! The cluster, with the rights of the person at the terminal: how it is found, and calls to its API
-//! server, each with a deadline and with an error that says what was attempted.
+//! Access to a cluster with the rights of the user at the terminal: how the cluster is found, and
+//! calls to its API server. Each call has a deadline, and its error says what was attempted.
 
 #[cfg(test)]
 pub(crate) mod scripted;
@@ -21,11 +21,11 @@ use tokio::time::Instant;
 use crate::failure::Failure;
 
 /// How long one call may take.
-const CALL: Duration = Duration::from_secs(15);
-/// Pause between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(500);
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Pause between two polls of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// How many times a repeatable call is tried, half a second apart.
-const TRIES: usize = 40;
+const MAX_ATTEMPTS: usize = 40;
 /// Objects asked for at a time.
 const PAGE: u32 = 500;
 
@@ -92,7 +92,7 @@ impl Calls {
     ) -> Result<Self, Failure> {
         let mut config = cluster.config().await?;
         config.default_retry = false;
-        config.connect_timeout = Some(CALL);
+        config.connect_timeout = Some(CALL_TIMEOUT);
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config)
             .map_err(|error| Failure::failed("the cluster cannot be reached", &error))?;
@@ -137,18 +137,18 @@ impl Calls {
             .ok_or_else(|| failure(&what, "there is no such object"))
     }
 
-    /// A call whose object, or whose kind, may be gone: `None`.
+    /// Makes a call; `None` if its object or its kind does not exist.
     pub(crate) async fn optional<T>(
         &self,
         what: impl Display,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<Option<T>, Failure> {
-        settled(what, within(CALL, call).await)
+        settled(what, within(CALL_TIMEOUT, call).await)
     }
 
     /// As [`optional`](Self::optional), for a call that may be repeated: while the server cannot be
     /// reached or is unavailable, the call is retried for some time.
-    pub(crate) async fn patiently<T, F>(
+    pub(crate) async fn with_retries<T, F>(
         &self,
         what: impl Display,
         call: impl Fn() -> F,
@@ -158,11 +158,11 @@ impl Calls {
     {
         let mut tries = 1;
         loop {
-            match within(CALL, call()).await {
-                Err(error) if tries < TRIES && passes(error.as_ref()) => tries += 1,
+            match within(CALL_TIMEOUT, call()).await {
+                Err(error) if tries < MAX_ATTEMPTS && passes(error.as_ref()) => tries += 1,
                 result => return settled(what, result),
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -232,7 +232,7 @@ impl Calls {
             if Instant::now() >= end {
                 return Ok(false);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -322,7 +322,10 @@ mod tests {
             code => scripted::refusal(code, "later"),
         });
         let pods = calls.namespaced::<k8s_openapi::api::core::v1::Pod>("team-a");
-        let found = calls.patiently("reading", || pods.get("a")).await.unwrap();
+        let found = calls
+            .with_retries("reading", || pods.get("a"))
+            .await
+            .unwrap();
         assert!(found.is_some());
         assert_eq!(heard.lock().unwrap().len(), 3);
     }
@@ -331,7 +334,7 @@ mod tests {
     async fn a_refusal_is_told_at_once() {
         let (calls, heard) = scripted::server(|_| scripted::refusal(403, "no"));
         let pods = calls.namespaced::<k8s_openapi::api::core::v1::Pod>("team-a");
-        let refused = calls.patiently("reading", || pods.get("a")).await;
+        let refused = calls.with_retries("reading", || pods.get("a")).await;
         let said: String = refused.unwrap_err().lines().collect();
         assert_eq!(said, "reading: no");
         assert_eq!(heard.lock().unwrap().len(), 1);

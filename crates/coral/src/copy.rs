@@ -135,7 +135,7 @@ async fn own_platform(
         return vec![];
     };
     terminal.line(&format!(
-        "{name}: of its platforms, linux/{} is taken; --platform takes another one",
+        "{name}: only the platform linux/{} is copied; choose another one with --platform",
         own.architecture
     ));
     vec![pattern]

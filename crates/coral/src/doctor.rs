@@ -23,7 +23,7 @@ use crate::terminal::Terminal;
 use crate::values::Output;
 use finding::{Finding, Level};
 use registries::{CheckedRegistry, Role, registries};
-use verdict::Space;
+use verdict::DiskSpace;
 
 /// How many registries are checked at the same time.
 const AT_ONCE: usize = 8;
@@ -46,7 +46,7 @@ pub(crate) async fn run(
     let plain = plain_hosts(&mirrors, &loaded)?;
     let clients = Clients::new(client_options(&mirrors.client, &plain)?);
     let registries = registries(&loaded.mirrors, &clients, &mirrors.registry)?;
-    let looks = stream::iter(registries).map(look).buffered(AT_ONCE);
+    let looks = stream::iter(registries).map(check).buffered(AT_ONCE);
     let mut findings: Vec<Finding> = looks.concat().await;
     if loaded
         .mirrors
@@ -64,7 +64,7 @@ pub(crate) async fn run(
 }
 
 /// All findings about one registry, in the order of the steps by which it is reached.
-async fn look(site: CheckedRegistry) -> Vec<Finding> {
+async fn check(site: CheckedRegistry) -> Vec<Finding> {
     let place = site.place();
     let probe = match site.client.probe(&site.host, &site.credentials).await {
         Ok(probe) => probe,
@@ -72,7 +72,7 @@ async fn look(site: CheckedRegistry) -> Vec<Finding> {
     };
     let mut findings = verdict::of_probe(&place, site.role, &probe, Timestamp::now());
     if probe.answer.as_ref().is_some_and(Result::is_ok) {
-        findings.extend(wanted::look(&site, &place).await);
+        findings.extend(wanted::check(&site, &place).await);
         if site.role != Role::Source {
             let room = site.client.room(&site.host, &site.credentials).await;
             findings.extend(
@@ -92,7 +92,7 @@ fn disk(folder: &Path) -> Finding {
     let there = nearest(folder);
     match rustix::fs::statvfs(&there) {
         Ok(stat) => {
-            let space = Space {
+            let space = DiskSpace {
                 free: stat.f_bavail.saturating_mul(stat.f_frsize),
                 total: stat.f_blocks.saturating_mul(stat.f_frsize),
             };

@@ -1,5 +1,5 @@
-//! `coral grant`: the Roles and `RoleBindings` by which an administrator allows the controller what
-//! it may not do by itself.
+//! `coral grant`: Roles and `RoleBindings` with which an administrator gives the controller rights
+//! that the installation does not include.
 //!
 //! The text comes from templates, not from a serializer, so that each rule has its reason beside
 //! it.
@@ -82,14 +82,14 @@ fn granted(arguments: &GrantArguments) -> Result<String, Failure> {
 /// What the controller needs for Registries, apart from their Secrets and the verb `run`.
 const WORKLOADS: &str = "  \
   # The workload of a Registry, its address, and the list of public repositories that it follows.
-  # Nothing is deleted: what was made goes with the Registry that owns it.
+  # The controller deletes none of them: they are deleted with the Registry that owns them.
   - apiGroups: [apps]
     resources: [statefulsets]
     verbs: [get, list, watch, create, patch]
   - apiGroups: [\"\"]
     resources: [services, configmaps]
     verbs: [get, list, watch, create, patch]
-  # Whether its pod runs, and why not; an annotation has kubelet renew the pod's volumes at once.
+  # The state of its pod. An annotation on the pod makes kubelet update the pod's volumes at once.
   - apiGroups: [\"\"]
     resources: [pods]
     verbs: [get, list, watch, patch]
@@ -98,13 +98,14 @@ const WORKLOADS: &str = "  \
 fn every_registry(namespace: &str) -> String {
     let rules = format!(
         "  \
-  # That Registries may run here. No role of Kubernetes includes this verb, so that only an
-  # administrator of the cluster can grant it.
+  # Permission to run Registries here. No built-in role of Kubernetes has this verb, so only a cluster
+  # administrator can grant it.
   - apiGroups: [stvz.io]
     resources: [registries]
     verbs: [run]
 {WORKLOADS}  \
-  # Certificates and credentials of Registries. Without names this is every Secret of the namespace.
+  # Certificates and credentials of Registries. Without names, the rule covers every Secret of the
+  # namespace.
   - apiGroups: [\"\"]
     resources: [secrets]
     verbs: [get, list, watch, create, patch]
@@ -124,14 +125,14 @@ fn one_registry(namespace: &str, name: &str) -> Result<String, Failure> {
     }
     let rules = format!(
         "  \
-  # That this Registry may run. No role of Kubernetes includes this verb, so that only an
-  # administrator of the cluster can grant it.
+  # Permission to run this Registry. No built-in role of Kubernetes has this verb, so only a cluster
+  # administrator can grant it.
   - apiGroups: [stvz.io]
     resources: [registries]
     resourceNames: [\"{name}\"]
     verbs: [run]
 {WORKLOADS}  \
-  # Its certificate, its users and its credential for pushing. `create` cannot be narrowed by name.
+  # The Secrets of its certificate, users and push credential. `create` cannot be limited by name.
   - apiGroups: [\"\"]
     resources: [secrets]
     verbs: [create]
@@ -146,23 +147,23 @@ fn one_registry(namespace: &str, name: &str) -> Result<String, Failure> {
     Ok(role_and_binding(&reason, namespace, &role, &rules))
 }
 
-/// No Secret is among them: the pod of a build mounts what it needs, and kubelet reads it.
+/// The rules include no Secrets: the pod of a build mounts the Secrets that it needs, so kubelet reads them.
 fn builds(namespace: &str) -> String {
     let rules = "  \
-  # That ImageBuilds may run here. No role of Kubernetes includes this verb, so that only an
-  # administrator of the cluster can grant it.
+  # Permission to run ImageBuilds here. No built-in role of Kubernetes has this verb, so only a cluster
+  # administrator can grant it.
   - apiGroups: [stvz.io]
     resources: [imagebuilds]
     verbs: [run]
-  # One Job for each run. Those of earlier runs are deleted, as the history of the build says.
+  # One Job for each run. Jobs of earlier runs are deleted as spec.history of the build says.
   - apiGroups: [batch]
     resources: [jobs]
     verbs: [get, list, watch, create, patch, delete]
-  # How far a run is, and why it failed.
+  # The progress of a run, and why it failed.
   - apiGroups: [\"\"]
     resources: [pods]
     verbs: [get, list, watch]
-  # What the steps of a run read: the build, certificates, and where images are found.
+  # The input of a run's steps: the build, certificates, and where to find images.
   - apiGroups: [\"\"]
     resources: [configmaps]
     verbs: [get, create, patch]
@@ -173,7 +174,7 @@ fn builds(namespace: &str) -> String {
 
 fn every_secret(namespace: &str) -> String {
     let rules = "  \
-  # Credentials of mirrors and images, read by name when an object names them.
+  # Credentials of mirrors and images. The controller reads only Secrets that an object names.
   - apiGroups: [\"\"]
     resources: [secrets]
     verbs: [get, list, watch]
@@ -189,7 +190,7 @@ fn one_secret(namespace: &str, secret: &str) -> Result<String, Failure> {
              digits, dashes and dots"
         )));
     }
-    let mut rules = String::from("  # Only this Secret, also when it changes.\n");
+    let mut rules = String::from("  # Read and watch this Secret only.\n");
     // A name such as `1e3` would be a number without the quotes.
     let _ = write!(
         rules,

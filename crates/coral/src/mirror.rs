@@ -25,7 +25,7 @@ use crate::counted::counted;
 use crate::failure::{Failure, stop_on_signal};
 use crate::load::{Loaded, LoadedMirror, Surroundings, load};
 use crate::report::{
-    self, Action, DeletionReport, Heard, ImageReport, PassDone, RepositoryReport, Totals,
+    self, Action, DeletionReport, ImageReport, PassDone, PassEvents, RepositoryReport, Totals,
     print_json,
 };
 use crate::terminal::{Terminal, print};
@@ -168,13 +168,13 @@ pub(crate) fn no_client(mirror: &str, error: &coral_distribution::Error) -> Fail
 }
 
 /// Records the events of images, repositories and tags for the output at the end.
-struct Record {
+struct EventRecorder {
     terminal: Terminal,
-    heard: Mutex<(Heard, BTreeMap<String, DeletionReport>)>,
+    heard: Mutex<(PassEvents, BTreeMap<String, DeletionReport>)>,
 }
 
-impl Record {
-    fn heard(&self) -> MutexGuard<'_, (Heard, BTreeMap<String, DeletionReport>)> {
+impl EventRecorder {
+    fn heard(&self) -> MutexGuard<'_, (PassEvents, BTreeMap<String, DeletionReport>)> {
         // Every change is a single step.
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,7 +194,7 @@ impl Record {
     }
 }
 
-impl Observer for Record {
+impl Observer for EventRecorder {
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
         self.terminal.observe(subject, event);
         let done = match event {
@@ -335,7 +335,7 @@ async fn one_pass(
 ) -> Result<ExitCode, Failure> {
     let (loaded, client) = read(&arguments, terminal).await?;
     let stop = stop_on_signal()?;
-    let record = Arc::new(Record {
+    let record = Arc::new(EventRecorder {
         terminal: terminal.clone(),
         heard: Mutex::default(),
     });

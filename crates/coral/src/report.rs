@@ -105,11 +105,14 @@ impl From<&Summary> for Totals {
 }
 
 /// The events of a pass, by mirror and destination, or by source for a repository.
-pub(crate) type Heard = BTreeMap<(String, String), PassDone>;
+pub(crate) type PassEvents = BTreeMap<(String, String), PassDone>;
 
 /// The images of all mirrors in the order of their destinations. An image that several mirrors want
 /// is reported once, unless its states differ.
-pub(crate) fn images(ended: &[(String, Snapshot)], heard: &Heard) -> Vec<ImageReport<PassDone>> {
+pub(crate) fn images(
+    ended: &[(String, Snapshot)],
+    heard: &PassEvents,
+) -> Vec<ImageReport<PassDone>> {
     let mut reports: BTreeMap<&str, Vec<ImageReport<PassDone>>> = BTreeMap::new();
     for (mirror, snapshot) in ended {
         for image in &snapshot.images {
@@ -132,7 +135,10 @@ pub(crate) fn images(ended: &[(String, Snapshot)], heard: &Heard) -> Vec<ImageRe
 }
 
 /// The repositories of all mirrors.
-pub(crate) fn repositories(ended: &[(String, Snapshot)], heard: &Heard) -> Vec<RepositoryReport> {
+pub(crate) fn repositories(
+    ended: &[(String, Snapshot)],
+    heard: &PassEvents,
+) -> Vec<RepositoryReport> {
     let mut reports = vec![];
     for (mirror, snapshot) in ended {
         for repository in &snapshot.repositories {
@@ -184,14 +190,14 @@ mod tests {
         (mirror.to_owned(), snapshot)
     }
 
-    fn done(mirror: &str, action: Action, bytes_copied: Option<u64>) -> Heard {
+    fn done(mirror: &str, action: Action, bytes_copied: Option<u64>) -> PassEvents {
         let key = (mirror.to_owned(), "mirror:5000/quay.io/a/b:1".to_owned());
         let done = PassDone {
             action: Some(action),
             bytes_copied,
             ..PassDone::default()
         };
-        Heard::from([(key, done)])
+        PassEvents::from([(key, done)])
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `coral status`: the state of the mirrors of a running `coral up`, in the terminal.
 //!
-//! It fetches the JSON document of the registry's status page; [`Told::of`], which is pure, decides
+//! It fetches the JSON document of the registry's status page; [`StatusText::from_status`], which is pure, decides
 //! what to print.
 
 use std::collections::BTreeMap;
@@ -77,12 +77,12 @@ pub(crate) async fn run(arguments: StatusArguments) -> Result<ExitCode, Failure>
     };
     let body = found.ok_or_else(foreign)?;
     let status: Status = serde_json::from_slice(&body).map_err(|_| foreign())?;
-    let told = Told::of(&status, Timestamp::now());
+    let printed = StatusText::from_status(&status, Timestamp::now());
     match output {
-        Output::Table => print(told.text.trim_end()),
+        Output::Table => print(printed.text.trim_end()),
         Output::Json => print(String::from_utf8_lossy(&body).trim_end()),
     }
-    Ok(ExitCode::from(u8::from(told.is_wrong)))
+    Ok(ExitCode::from(u8::from(printed.is_wrong)))
 }
 
 /// The version of the Coral that serves a port of this machine; `None` if another program does, or
@@ -130,13 +130,13 @@ struct Mirror {
 
 /// What is printed about a status, and whether something needs a person's attention.
 #[derive(Debug, PartialEq, Eq)]
-struct Told {
+struct StatusText {
     text: String,
     is_wrong: bool,
 }
 
-impl Told {
-    fn of(status: &Status, now: Timestamp) -> Self {
+impl StatusText {
+    fn from_status(status: &Status, now: Timestamp) -> Self {
         let host = &status.registry.host;
         let mut text = format!("{host}, coral {}\n", status.version);
         if !status.everything {
@@ -302,14 +302,14 @@ fn in_words(failure: &MirrorFailure, now: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    fn told(text: &str) -> Told {
+    fn printed(text: &str) -> StatusText {
         let now = "2026-01-02T03:00:00Z".parse().unwrap();
-        Told::of(&serde_json::from_str(text).unwrap(), now)
+        StatusText::from_status(&serde_json::from_str(text).unwrap(), now)
     }
 
     #[test]
     fn mirrors_are_a_table_and_nothing_to_look_at_is_a_success() {
-        let told = told(
+        let printed = printed(
             r#"{"version": "1.2.3", "registry": {"host": "127.0.0.1:5000"}, "everything": true,
                 "brokenFiles": [], "mirrorsTotal": 2, "mirrors": [
                 {"name": "default/a", "file": "a.yaml", "suspended": false, "desired": 27,
@@ -324,13 +324,13 @@ MIRROR                IMAGES     FAILED   LAST PASS   NEXT PASS
 default/a             27 of 27   0        2 min ago   in 3 min
 default/longer-name   0 of 0     0        -           suspended
 ";
-        assert_eq!(told.text, expected);
-        assert!(!told.is_wrong);
+        assert_eq!(printed.text, expected);
+        assert!(!printed.is_wrong);
     }
 
     #[test]
     fn each_thing_to_look_at_has_a_line_and_is_a_failure() {
-        let told = told(
+        let printed = printed(
             r#"{"version": "1.2.3", "registry": {"host": "reg"}, "everything": true,
                 "brokenFiles": ["x.yaml"], "mirrorsTotal": 130, "mirrors": [
                 {"name": "default/a", "file": "a.yaml", "suspended": false, "desired": 9,
@@ -352,14 +352,18 @@ default/longer-name   0 of 0     0        -           suspended
              mirror plan --registry reg a.yaml`, then type `coral mirror prune --confirm=4 \
              --registry reg a.yaml`, with the --data of `coral up` if it has one",
         ] {
-            assert!(told.text.lines().any(|told| told == line), "{}", told.text);
+            assert!(
+                printed.text.lines().any(|printed| printed == line),
+                "{}",
+                printed.text
+            );
         }
-        assert!(told.is_wrong);
+        assert!(printed.is_wrong);
     }
 
     #[test]
     fn what_may_not_be_meant_is_warned_of_and_is_no_failure() {
-        let told = told(
+        let printed = printed(
             r#"{"version": "1.2.3", "registry": {"host": "reg"}, "everything": true,
                 "brokenFiles": [], "mirrorsTotal": 1, "mirrors": [
                 {"name": "default/a", "file": "a.yaml", "suspended": false, "desired": 2,
@@ -371,18 +375,22 @@ default/longer-name   0 of 0     0        -           suspended
             "warning: default/a: quay.io/a/c: select matches none of its 9 tags",
             "warning: default/a: 1 image is gone from its source, and kept",
         ] {
-            assert!(told.text.lines().any(|told| told == line), "{}", told.text);
+            assert!(
+                printed.text.lines().any(|printed| printed == line),
+                "{}",
+                printed.text
+            );
         }
-        assert!(!told.is_wrong);
+        assert!(!printed.is_wrong);
     }
 
     #[test]
     fn a_reader_who_may_not_see_mirrors_is_told_so() {
-        let told = told(
+        let printed = printed(
             r#"{"version": "1.2.3", "registry": {"host": "reg"}, "everything": false,
                 "brokenFiles": [], "mirrorsTotal": 0, "mirrors": []}"#,
         );
-        assert!(told.text.contains("log in"), "{}", told.text);
-        assert!(told.is_wrong);
+        assert!(printed.text.contains("log in"), "{}", printed.text);
+        assert!(printed.is_wrong);
     }
 }

@@ -16,9 +16,9 @@ mod images;
 mod json;
 mod metrics;
 mod order;
+mod page_slots;
 mod query;
 mod storage;
-mod turns;
 mod words;
 
 use std::net::SocketAddr;
@@ -41,9 +41,9 @@ use prometheus_client::registry::Registry as Metrics;
 use crate::failure::Failure;
 use api::{Api, ApiError, Reader};
 pub(crate) use board::{Board, BoardMirror};
-use facts::Facts;
+use facts::FactsCache;
+use page_slots::{PageSlots, limit_pages};
 use query::PageQuery;
-use turns::{Turns, in_turn};
 pub(crate) use words::relative;
 
 /// How the page refers to its registry.
@@ -70,7 +70,7 @@ pub(crate) enum Scheme {
 #[derive(Clone)]
 struct Pages {
     api: Api,
-    facts: Arc<Facts>,
+    facts: Arc<FactsCache>,
     site: Arc<PageContext>,
 }
 
@@ -108,7 +108,10 @@ pub(crate) fn beside(registry: Router, site: PageContext) -> Router {
         .route("/repositories/{*path}", get(repository))
         .route("/status.json", get(status))
         .route("/login", get(login))
-        .layer(middleware::from_fn_with_state(Turns::default(), in_turn))
+        .layer(middleware::from_fn_with_state(
+            PageSlots::default(),
+            limit_pages,
+        ))
         .with_state(pages);
     registry.merge(own).layer(middleware::from_fn(not_found))
 }
@@ -163,7 +166,7 @@ impl Pages {
             .and_then(|host| host.to_str().ok());
         let host = named.and_then(|host| Host::parse(host).ok());
         Visit {
-            reader: Reader::of(parts),
+            reader: Reader::from_parts(parts),
             host: host.unwrap_or_else(|| self.site.host.clone()),
             now: Timestamp::now(),
             pages: self,

@@ -34,7 +34,7 @@ struct Inner {
     /// Whether bars are drawn.
     is_terminal: bool,
     format: LogFormat,
-    shown: Mutex<Shown>,
+    shown: Mutex<TerminalState>,
 }
 
 /// What a line or a bar is about: a source, and the destination if there is one. A source that is
@@ -55,7 +55,7 @@ impl Image {
 }
 
 #[derive(Default)]
-struct Shown {
+struct TerminalState {
     running: HashMap<Image, ProgressBar>,
     /// What was last said of each image.
     said: LastLines,
@@ -87,11 +87,11 @@ impl Terminal {
     /// Prints a line above the bars. An error is ignored: if standard error is closed, there is
     /// nowhere to report it.
     pub(crate) fn line(&self, text: &str) {
-        self.tell(text, Map::new());
+        self.print_event(text, Map::new());
     }
 
     /// Prints a line; with JSON output, `fields` are added to it.
-    fn tell(&self, text: &str, fields: Map<String, Value>) {
+    fn print_event(&self, text: &str, fields: Map<String, Value>) {
         match self.0.format {
             LogFormat::Text => self.raw(&harmless(text)),
             LogFormat::Json => self.raw(&object(text, fields, Timestamp::now()).to_string()),
@@ -104,7 +104,7 @@ impl Terminal {
         });
     }
 
-    fn shown(&self) -> MutexGuard<'_, Shown> {
+    fn shown(&self) -> MutexGuard<'_, TerminalState> {
         // At worst, a panic elsewhere leaves a bar too many.
         self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +143,7 @@ impl Terminal {
 
     /// How much of an event to print for a person. With JSON output every line is printed, since
     /// programs count them.
-    fn saying(&self, source: &str, event: &Event<'_>) -> Verbosity {
+    fn verbosity(&self, source: &str, event: &Event<'_>) -> Verbosity {
         if self.0.format != LogFormat::Text {
             return Verbosity::Whole;
         }
@@ -162,7 +162,7 @@ impl Terminal {
     fn say(&self, image: &Image, gist: &str, line: &str, fields: Map<String, Value>) {
         let is_new = self.shown().said.is_new(image, gist);
         if is_new {
-            self.tell(line, fields);
+            self.print_event(line, fields);
         }
     }
 }
@@ -196,7 +196,7 @@ impl Observer for Terminal {
             | Event::Failed { .. } => {
                 self.forget_image(&image);
                 let (gist, line) = describe(source, key, event);
-                match self.saying(source, event) {
+                match self.verbosity(source, event) {
                     Verbosity::Whole => self.say(&image, &gist, &line, fields(source, key, event)),
                     Verbosity::Others => {
                         if let Event::Failed { error, .. } = event {

@@ -52,7 +52,7 @@ pub fn screenshot(url: &str, file: &Path, (width, height): (u32, u32), colours: 
     let to = format!("--screenshot={}", file.display());
     let mut arguments = vec!["--hide-scrollbars", &size, &to];
     if colours == Colours::Dark {
-        // As on a desktop that is dark: nothing is done to the page but told.
+        // Emulates a dark desktop: the page only learns the user's preference.
         arguments.push("--force-dark-mode");
     }
     let mut process = start(&arguments, url);

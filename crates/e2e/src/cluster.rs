@@ -33,9 +33,9 @@ use serde_json::Value;
 use crate::run::{Finished, run, scratch};
 use crate::wait::until_every;
 
-/// How long objects and pods of a busy machine may take.
+/// How long to wait for objects and pods on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(4);
-/// A question is a kubectl, which takes a processor for some 50 ms.
+/// Polling runs kubectl, which uses a processor for some 50 ms.
 const PERIOD: Duration = Duration::from_millis(200);
 
 static TURN: Mutex<()> = Mutex::new(());

@@ -16,14 +16,14 @@ pub struct Compared {
 
 /// A repository of a registry on plain HTTP.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct ImageRepository<'a> {
     /// `host:port`.
     pub host: &'a str,
     /// The path.
     pub repository: &'a str,
 }
 
-impl Place<'_> {
+impl ImageRepository<'_> {
     fn get(self, kind: &str, reference: &str) -> Answer {
         let url = format!(
             "http://{}/v2/{}/{kind}/{reference}",
@@ -40,13 +40,22 @@ impl Place<'_> {
 ///
 /// # Panics
 /// If not.
-pub fn assert_same(original: Place<'_>, copy: Place<'_>, reference: &str) -> Compared {
+pub fn assert_same(
+    original: ImageRepository<'_>,
+    copy: ImageRepository<'_>,
+    reference: &str,
+) -> Compared {
     let mut compared = Compared::default();
     walk(original, copy, reference, &mut compared);
     compared
 }
 
-fn walk(original: Place<'_>, copy: Place<'_>, reference: &str, compared: &mut Compared) {
+fn walk(
+    original: ImageRepository<'_>,
+    copy: ImageRepository<'_>,
+    reference: &str,
+    compared: &mut Compared,
+) {
     let ours = copy.get("manifests", reference);
     let theirs = original.get("manifests", reference);
     assert!(ours.body == theirs.body, "the bytes of {reference} differ");

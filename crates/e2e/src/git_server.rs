@@ -112,7 +112,7 @@ fn serve(listener: &TcpListener, root: &Path, expected: &str, statuses: &Arc<Mut
         let (root, expected) = (root.to_path_buf(), expected.to_owned());
         let statuses = Arc::clone(statuses);
         thread::spawn(move || {
-            // A client that goes away early is no fault of the server.
+            // A client that disconnects early is not an error of the server.
             if let Ok(status) = answer(&stream, root, &expected) {
                 let mut all = statuses.lock().unwrap_or_else(PoisonError::into_inner);
                 all.push(status);

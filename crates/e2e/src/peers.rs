@@ -1,4 +1,4 @@
-//! Other people's tools, each with a home of its own so that no developer's settings matter.
+//! Third-party tools, each with its own home folder so that no developer's settings matter.
 
 use std::path::Path;
 use std::process::Command;

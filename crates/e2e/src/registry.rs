@@ -15,7 +15,7 @@ use crate::wait::until;
 
 /// Which registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RegistryProgram {
     /// `docker-registry` 2.8 of Debian.
     DockerRegistry,
     /// distribution 3.
@@ -33,7 +33,7 @@ pub struct User {
 
 /// A running registry on loopback, on plain HTTP, empty at first.
 pub struct RegistryServer {
-    kind: Kind,
+    kind: RegistryProgram,
     process: Process,
     port: u16,
     folder: TempDir,
@@ -41,25 +41,29 @@ pub struct RegistryServer {
 
 impl RegistryServer {
     /// Starts one that allows anonymous reads and writes.
-    pub fn start(kind: Kind) -> Self {
+    pub fn start(kind: RegistryProgram) -> Self {
         Self::start_with(kind, 200, |_| String::new())
     }
 
     /// Starts one that asks for a user.
-    pub fn start_for(kind: Kind, user: User) -> Self {
+    pub fn start_for(kind: RegistryProgram, user: User) -> Self {
         crate::secrets::password(user.name, user.password);
         Self::start_with(kind, 401, |folder| htpasswd(folder, user))
     }
 
     /// Starts one that is a pull-through cache of the registry at a URL.
-    pub fn start_cache_of(kind: Kind, url: &str) -> Self {
+    pub fn start_cache_of(kind: RegistryProgram, url: &str) -> Self {
         let proxy = format!("proxy: {{remoteurl: \"{url}\"}}\n");
         Self::start_with(kind, 200, |_| proxy)
     }
 
     /// `more` makes further lines of its configuration; `expected` is its answer to an anonymous
     /// client.
-    fn start_with(kind: Kind, expected: u16, more: impl FnOnce(&Path) -> String) -> Self {
+    fn start_with(
+        kind: RegistryProgram,
+        expected: u16,
+        more: impl FnOnce(&Path) -> String,
+    ) -> Self {
         let folder = scratch();
         let port = free_port();
         let config = folder.path().join("config.yml");
@@ -115,7 +119,7 @@ impl RegistryServer {
     }
 }
 
-impl Kind {
+impl RegistryProgram {
     pub(crate) fn program(self) -> &'static str {
         match self {
             Self::DockerRegistry => "docker-registry",
@@ -124,7 +128,7 @@ impl Kind {
     }
 }
 
-fn launch(kind: Kind, folder: &Path) -> Process {
+fn launch(kind: RegistryProgram, folder: &Path) -> Process {
     let mut command = Command::new(kind.program());
     command
         .arg("serve")

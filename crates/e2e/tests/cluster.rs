@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use e2e::cluster::{Cluster, Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
 use e2e::peers::{skopeo_copy, umoci};
-use e2e::{Kind, Layout, run, scratch, until};
+use e2e::{Layout, RegistryProgram, run, scratch, until};
 
 /// A pod of busybox that runs a shell script, on a node if one is named.
 fn pod(cluster: &Cluster, name: &str, node: Option<&str>, script: &str) -> String {
@@ -175,7 +175,7 @@ fn a_cut_drops_and_counts_all_but_the_cluster_itself() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let namespace = cluster.namespace("cut");
-    let outside = OutsideRegistry::start(Kind::Distribution, own);
+    let outside = OutsideRegistry::start(RegistryProgram::Distribution, own);
     let registry = format!("{}:5000", own.address());
     waiting_pod(&cluster, &namespace, "client", Some("node2"));
     assert!(answer(&cluster, &namespace, outside.host()));
@@ -247,7 +247,7 @@ fn a_cut_ends_open_connections_to_the_outside_too() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let namespace = cluster.namespace("open");
-    let outside = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let outside = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     let (address, port) = outside.host().split_once(':').unwrap();
     let script = format!(
         "mkfifo /tmp/in; sleep 3600 >/tmp/in & exec nc {address} {port} </tmp/in >/tmp/out"
@@ -290,7 +290,7 @@ fn nodes_that_are_told_of_an_outside_registry_pull_from_it() {
     let Some(own) = cluster.own() else { return };
     let namespace = cluster.namespace("outside");
     let folder = scratch();
-    let outside = OutsideRegistry::start_with_private_ca(Kind::Distribution, own);
+    let outside = OutsideRegistry::start_with_private_ca(RegistryProgram::Distribution, own);
     let layout = Layout::open(another_busybox(own, folder.path()));
     outside.push(&layout, "1", "tools/busybox:1");
     let image = format!("    image: {}\n", cluster.busybox());

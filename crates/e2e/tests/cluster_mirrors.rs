@@ -21,7 +21,7 @@ mod stage;
 use std::time::Duration;
 
 use e2e::cluster::{Cluster, OutsideRegistry, has_condition, is_ready};
-use e2e::{Kind, Layout, scratch, until};
+use e2e::{Layout, RegistryProgram, scratch, until};
 
 use serde_json::Value;
 use stage::{Stage, copy_of, fill, tags_of};
@@ -32,7 +32,7 @@ fn named_tags_come_in_and_the_source_is_not_listed() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&source, "team/app", &["1", "1-debug", "2"]);
     let repository = copy_of(&source, "team/app", r#"tags: ["1", "1-debug"]"#);
     let _mirror = stage.mirror("tags", "interval: 1h", &[repository]);
@@ -51,7 +51,7 @@ fn a_selection_takes_the_newest_versions_of_a_range_and_what_a_pattern_matches()
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::Distribution, own);
+    let source = OutsideRegistry::start(RegistryProgram::Distribution, own);
     let tags = ["1.0.0", "1.2.0", "1.10.0", "1.11.0-rc.1", "2.0.0", "latest"];
     fill(&source, "team/app", &tags);
     fill(
@@ -78,7 +78,7 @@ fn only_the_named_platforms_come_in_and_the_index_stays_byte_for_byte() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     let folder = scratch();
     let layout = Layout::open(folder.path().join("layout"));
     let images = ["amd64", "arm64"].map(|name| (layout.add_image(name, name.as_bytes()), name));
@@ -111,7 +111,7 @@ fn a_schedule_brings_in_a_tag_that_was_pushed_after_the_first_pass() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&source, "team/app", &["1"]);
     let repository = copy_of(&source, "team/app", "select: {all: true}");
     let mirror = stage.mirror("schedule", r#"schedule: "* * * * *""#, &[repository]);
@@ -142,7 +142,7 @@ fn a_suspended_mirror_sends_no_request_until_it_is_resumed() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let kind = Kind::DockerRegistry;
+    let kind = RegistryProgram::DockerRegistry;
     let sources = [(); 2].map(|()| OutsideRegistry::start(kind, own));
     let [source, beside] = &sources;
     for source in &sources {

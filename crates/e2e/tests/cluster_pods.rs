@@ -8,13 +8,13 @@ mod annotations;
 mod big;
 #[path = "cluster_pods/faults.rs"]
 mod faults;
-#[path = "cluster_pods/kinds.rs"]
-mod kinds;
-#[path = "cluster_pods/looks.rs"]
-mod looks;
 #[path = "cluster_pods/operator.rs"]
 mod operator;
 #[path = "cluster_pods/private.rs"]
 mod private;
+#[path = "cluster_pods/reports.rs"]
+mod reports;
 #[path = "cluster_pods/stage.rs"]
 mod stage;
+#[path = "cluster_pods/statuses.rs"]
+mod statuses;

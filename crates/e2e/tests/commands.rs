@@ -12,8 +12,8 @@ use std::process::Command;
 
 use e2e::peers::skopeo_copy;
 use e2e::{
-    FaultServer, Finished, Kind, Layout, Place, RegistryServer, assert_same, coral, mirror_yaml,
-    run, scratch, write_yaml,
+    FaultServer, Finished, ImageRepository, Layout, RegistryProgram, RegistryServer, assert_same,
+    coral, mirror_yaml, run, scratch, write_yaml,
 };
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ fn an_image_is_copied_between_registries_and_layouts() {
     let source = FaultServer::registry(&[]);
     let seed = json!({"path": "team/app", "tag": "1", "kind": "index", "signature": true});
     source.load(&seed);
-    let target = RegistryServer::start(Kind::Distribution);
+    let target = RegistryServer::start(RegistryProgram::Distribution);
     let from = format!("{}/team/app:1", source.host());
     let to = format!("{}/elsewhere/app:1", target.host());
     let plain = [
@@ -45,11 +45,11 @@ fn an_image_is_copied_between_registries_and_layouts() {
         let _ = run(command.args(plain)).succeeded();
     };
     copy(&from, &to);
-    let original = Place {
+    let original = ImageRepository {
         host: source.host(),
         repository: "team/app",
     };
-    let there = Place {
+    let there = ImageRepository {
         host: &target.host(),
         repository: "elsewhere/app",
     };
@@ -57,7 +57,7 @@ fn an_image_is_copied_between_registries_and_layouts() {
     let layout = format!("oci:{}:1", home.path().join("layout").display());
     copy(&to, &layout);
     copy(&layout, &format!("{}/back/app:1", target.host()));
-    let back = Place {
+    let back = ImageRepository {
         host: &target.host(),
         repository: "back/app",
     };
@@ -82,7 +82,7 @@ fn an_archive_is_read_by_skopeo_and_one_of_skopeo_is_read() {
     let home = scratch();
     let source = FaultServer::registry(&[]);
     source.load(&json!({"path": "team/app", "tag": "1", "kind": "index"}));
-    let target = RegistryServer::start(Kind::Distribution);
+    let target = RegistryServer::start(RegistryProgram::Distribution);
     let plain = [
         "--plain-http",
         source.host(),
@@ -108,13 +108,13 @@ fn an_archive_is_read_by_skopeo_and_one_of_skopeo_is_read() {
         &archive(home.path(), "theirs.tar"),
         &format!("{}/from/theirs:1", target.host()),
     );
-    let original = Place {
+    let original = ImageRepository {
         host: source.host(),
         repository: "team/app",
     };
     for repository in ["from/ours", "from/theirs"] {
         let host = &target.host();
-        assert_same(original, Place { host, repository }, "1");
+        assert_same(original, ImageRepository { host, repository }, "1");
     }
     assert_eq!(files(home.path(), "ours"), ["ours.tar"]);
 }
@@ -237,7 +237,7 @@ fn plan_says_what_run_will_do_and_then_that_nothing_is_left() {
     let home = scratch();
     let source = FaultServer::registry(&[]);
     source.load(&json!({"path": "team/app", "tag": "1"}));
-    let target = RegistryServer::start(Kind::Distribution);
+    let target = RegistryServer::start(RegistryProgram::Distribution);
     let port = target.host().split_once(':').unwrap().1.to_owned();
     let yaml = mirror_yaml("web", &[(&format!("{}/team/app", source.host()), "1")], "")
         .replace("name: local", &format!("host: 127.0.0.1\n    port: {port}"));
@@ -259,13 +259,13 @@ fn plan_says_what_run_will_do_and_then_that_nothing_is_left() {
     assert!(line.contains("copy"), "{plan}");
     let _ = mirror("run");
     let place = format!("{}/team/app", source.folder_name());
-    let original = Place {
+    let original = ImageRepository {
         host: source.host(),
         repository: "team/app",
     };
     assert_same(
         original,
-        Place {
+        ImageRepository {
             host: &target.host(),
             repository: &place,
         },
@@ -302,13 +302,13 @@ fn a_pass_with_a_failure_ends_with_exit_code_1_and_copies_the_rest() {
         .args(["--plain-http", source.host(), "--plain-http", target.host()]);
     let _ = run(&mut pass).exited(1).saying("team/missing");
     let place = format!("{}/team/app", source.folder_name());
-    let original = Place {
+    let original = ImageRepository {
         host: source.host(),
         repository: "team/app",
     };
     assert_same(
         original,
-        Place {
+        ImageRepository {
             host: target.host(),
             repository: &place,
         },

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use e2e::peers::skopeo_copy;
 use e2e::{
-    FaultServer, Kind, Layout, RegistryServer, Up, User, coral, mirror_yaml, run, scratch,
-    write_yaml,
+    FaultServer, Layout, RegistryProgram, RegistryServer, Up, User, coral, mirror_yaml, run,
+    scratch, write_yaml,
 };
 use serde_json::json;
 
@@ -22,7 +22,7 @@ const USER: User = User {
 };
 
 /// A registry that asks for a user, with one image pushed by skopeo as that user.
-fn private(kind: Kind, home: &Path) -> (RegistryServer, String) {
+fn private(kind: RegistryProgram, home: &Path) -> (RegistryServer, String) {
     let source = RegistryServer::start_for(kind, USER);
     let layout = Layout::open(home.join("private"));
     let image = layout.add_image("amd64", b"a private layer");
@@ -57,7 +57,7 @@ fn mirror_of(source: &RegistryServer, more: &str) -> String {
     )
 }
 
-fn mirrored_with_a_secret(kind: Kind) {
+fn mirrored_with_a_secret(kind: RegistryProgram) {
     let home = scratch();
     let (source, digest) = private(kind, home.path());
     let config = docker_config(&source.host(), USER.password);
@@ -77,13 +77,13 @@ fn mirrored_with_a_secret(kind: Kind) {
 #[test]
 #[ignore = "needs docker-registry, htpasswd, skopeo; run by cargo xtask test"]
 fn a_secret_opens_docker_registry() {
-    mirrored_with_a_secret(Kind::DockerRegistry);
+    mirrored_with_a_secret(RegistryProgram::DockerRegistry);
 }
 
 #[test]
 #[ignore = "needs distribution, htpasswd, skopeo; run by cargo xtask test"]
 fn a_secret_opens_distribution() {
-    mirrored_with_a_secret(Kind::Distribution);
+    mirrored_with_a_secret(RegistryProgram::Distribution);
 }
 
 /// `coral copy` of the private image into a layout.
@@ -104,7 +104,7 @@ fn copy(source: &RegistryServer, home: &Path) -> (Command, PathBuf) {
 #[ignore = "needs distribution, htpasswd, skopeo; run by cargo xtask test"]
 fn dockers_configuration_opens_it_by_flag_and_from_the_home_folder() {
     let home = scratch();
-    let (source, digest) = private(Kind::Distribution, home.path());
+    let (source, digest) = private(RegistryProgram::Distribution, home.path());
     let config = docker_config(&source.host(), USER.password);
     let file = home.path().join("elsewhere.json");
     fs::write(&file, &config).unwrap();
@@ -122,7 +122,7 @@ fn dockers_configuration_opens_it_by_flag_and_from_the_home_folder() {
 #[ignore = "needs distribution, htpasswd, skopeo; run by cargo xtask test"]
 fn a_wrong_password_is_named_without_being_shown() {
     let home = scratch();
-    let (source, _) = private(Kind::Distribution, home.path());
+    let (source, _) = private(RegistryProgram::Distribution, home.path());
     let file = home.path().join("wrong.json");
     e2e::password(USER.name, "wrong-password");
     fs::write(&file, docker_config(&source.host(), "wrong-password")).unwrap();

@@ -46,7 +46,7 @@ fn doctor_of(home: &Path, yaml: &Path, more: &[&str]) -> (Finished, Vec<Value>) 
 }
 
 /// The one finding of a place and check.
-fn of<'a>(checks: &'a [Value], place: &str, check: &str) -> &'a Value {
+fn finding<'a>(checks: &'a [Value], place: &str, check: &str) -> &'a Value {
     let found = checks
         .iter()
         .find(|one| one["place"] == place && one["check"] == check);
@@ -67,9 +67,9 @@ fn a_healthy_source_is_ok_and_a_registry_that_does_not_run_yet_is_a_warning() {
     let (finished, checks) = doctor(home.path(), &[host], &["--plain-http", host]);
     assert_eq!(finished.code, 0, "{finished}");
     for check in ["name", "connection", "tls", "login", "images", "clock"] {
-        assert_eq!(of(&checks, host, check)["level"], "ok", "{finished}");
+        assert_eq!(finding(&checks, host, check)["level"], "ok", "{finished}");
     }
-    let own = of(&checks, "127.0.0.1:1", "connection");
+    let own = finding(&checks, "127.0.0.1:1", "connection");
     assert_eq!(own["level"], "warn");
     assert!(own["do"].as_str().unwrap().contains("coral up"), "{own}");
     let disk = checks.iter().find(|one| one["check"] == "disk").unwrap();
@@ -88,10 +88,10 @@ fn a_name_that_does_not_resolve_and_a_closed_port_fail_with_advice() {
     let hosts = ["no-such-host.invalid", "127.0.0.1:2"];
     let (finished, checks) = doctor(home.path(), &hosts, &[]);
     assert_eq!(finished.code, 1, "{finished}");
-    let name = of(&checks, hosts[0], "name");
+    let name = finding(&checks, hosts[0], "name");
     assert_eq!(name["level"], "fail");
     assert!(name["do"].as_str().unwrap().contains("spelling"), "{name}");
-    let connection = of(&checks, hosts[1], "connection");
+    let connection = finding(&checks, hosts[1], "connection");
     assert_eq!(connection["level"], "fail", "{finished}");
     assert!(
         connection["do"].as_str().unwrap().contains("firewall"),
@@ -115,7 +115,7 @@ fn an_unknown_authority_fails_and_a_known_one_is_verified() {
     let host = source.host();
     let (finished, checks) = doctor(home.path(), &[host], &[]);
     assert_eq!(finished.code, 1, "{finished}");
-    let tls = of(&checks, host, "tls");
+    let tls = finding(&checks, host, "tls");
     assert!(
         tls["do"]
             .as_str()
@@ -129,7 +129,7 @@ fn an_unknown_authority_fails_and_a_known_one_is_verified() {
     let with = format!("{host}={}", ca.display());
     let (finished, checks) = doctor(home.path(), &[host], &["--ca", &with]);
     assert_eq!(finished.code, 0, "{finished}");
-    let tls = of(&checks, host, "tls");
+    let tls = finding(&checks, host, "tls");
     assert!(
         tls["found"].as_str().unwrap().starts_with("verified, from"),
         "{tls}"
@@ -180,13 +180,13 @@ fn a_clock_that_is_off_and_a_rate_limit_that_is_used_up_are_said() {
     set("ratelimit-remaining", "4;w=21600", "/manifests/");
     let (finished, checks) = doctor(home.path(), &[host], &["--plain-http", host]);
     assert_eq!(finished.code, 1, "{finished}");
-    let clock = of(&checks, host, "clock");
+    let clock = finding(&checks, host, "clock");
     assert_eq!(clock["level"], "fail", "{clock}");
     assert!(
         clock["found"].as_str().unwrap().contains("ahead"),
         "{clock}"
     );
-    let limit = of(&checks, host, "rate limit");
+    let limit = finding(&checks, host, "rate limit");
     assert_eq!(limit["level"], "warn", "{limit}");
     assert!(
         limit["found"]
@@ -248,8 +248,11 @@ fn a_registry_document_with_tls_and_users_is_healthy_while_up_runs() {
     let more = [&plain[..], &["--registry", up.host(), "--ca", &ca]].concat();
     let (finished, checks) = doctor_of(home.path(), &files.0, &more);
     assert_eq!(finished.code, 0, "{finished}");
-    assert!(is_said(of(&checks, up.host(), "tls"), "verified, from"));
-    let login = of(&checks, up.host(), "login");
+    assert!(is_said(
+        finding(&checks, up.host(), "tls"),
+        "verified, from"
+    ));
+    let login = finding(&checks, up.host(), "login");
     assert_eq!(login["level"], "warn", "{login}");
     assert!(
         login["do"].as_str().unwrap().contains("coral up"),
@@ -321,13 +324,13 @@ fn a_destination_that_refuses_pushes_fails_and_one_that_takes_them_is_left_clean
     };
     let (finished, checks) = check(users::ANNA);
     assert_eq!(finished.code, 1, "{finished}");
-    let push = of(&checks, to, "push");
+    let push = finding(&checks, to, "push");
     assert_eq!(push["level"], "fail", "{push}");
     assert!(is_said(push, "403"), "{push}");
     assert!(push["do"].as_str().unwrap().contains("push"), "{push}");
     let (finished, checks) = check(users::CI);
     assert_eq!(finished.code, 0, "{finished}");
-    assert_eq!(of(&checks, to, "push")["level"], "ok", "{finished}");
+    assert_eq!(finding(&checks, to, "push")["level"], "ok", "{finished}");
     let metrics = e2e::http::request(&[&format!("http://{to}/metrics")]);
     let metrics = String::from_utf8(metrics.body).unwrap();
     let open = metrics
@@ -347,7 +350,7 @@ fn a_web_page_in_place_of_a_registry_fails() {
         &["--plain-http", source.host()],
     );
     assert_eq!(finished.code, 1, "{finished}");
-    let login = of(&checks, source.host(), "login");
+    let login = finding(&checks, source.host(), "login");
     assert_eq!(login["level"], "fail", "{login}");
     assert!(is_said(login, "HTML page"), "{login}");
 }

@@ -15,9 +15,9 @@ mod leftovers;
 mod lies;
 #[path = "faults/mirrors.rs"]
 mod mirrors;
-#[path = "faults/places.rs"]
-mod places;
 #[path = "faults/refusals.rs"]
 mod refusals;
 #[path = "faults/rig.rs"]
 mod rig;
+#[path = "faults/storage.rs"]
+mod storage;

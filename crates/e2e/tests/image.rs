@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use e2e::peers::umoci;
-use e2e::{Kind, RegistryServer, coral, report, run, scratch};
+use e2e::{RegistryProgram, RegistryServer, coral, report, run, scratch};
 use serde_json::{Value, json};
 
 /// All that is in the image, folders included.
@@ -128,7 +128,7 @@ fn coral_image_makes_the_same_image_as_layout_as_archive_and_in_a_registry() {
     let home = scratch();
     let layout = home.path().join("layout");
     let archive = home.path().join("coral.tar");
-    let registry = RegistryServer::start(Kind::Distribution);
+    let registry = RegistryServer::start(RegistryProgram::Distribution);
     let pushed = format!("{}/coral:1", registry.host());
     let mut digests = vec![];
     for destination in [

@@ -17,8 +17,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use e2e::{
-    FaultServer, Kind, RegistryServer, Request, Up, coral, mirror_yaml, run, scratch, until,
-    write_yaml,
+    FaultServer, RegistryProgram, RegistryServer, Request, Up, coral, mirror_yaml, run, scratch,
+    until, write_yaml,
 };
 use serde_json::json;
 
@@ -99,7 +99,7 @@ fn when_nothing_changed_each_side_is_asked_once_per_tag() {
         let seed: u64 = tag.parse().unwrap();
         origin.load(&json!({"path": "team/app", "tag": tag, "seed": seed, "kind": "index"}));
     }
-    let target = RegistryServer::start(Kind::Distribution);
+    let target = RegistryServer::start(RegistryProgram::Distribution);
     let source = FaultServer::proxy(origin.host());
     let destination = FaultServer::proxy(&target.host());
     let (host, port) = destination.host().split_once(':').unwrap();

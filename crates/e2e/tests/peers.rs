@@ -10,8 +10,8 @@ use std::time::Duration;
 use e2e::image::{GREETING, add_three_layers, busybox_root, debian_root};
 use e2e::peers::{crane, regctl, skopeo_copy};
 use e2e::{
-    Containerd, Kind, Layout, Place, RegistryServer, Up, assert_same, mirror_yaml, run, scratch,
-    write_yaml,
+    Containerd, ImageRepository, Layout, RegistryProgram, RegistryServer, Up, assert_same,
+    mirror_yaml, run, scratch, write_yaml,
 };
 use tempfile::TempDir;
 
@@ -19,7 +19,7 @@ const LONG: Duration = Duration::from_mins(2);
 const SBOM: &str = "application/vnd.example.sbom.v1";
 
 /// A source with odd images, and a `coral up` that mirrors them.
-struct Stand {
+struct Fixture {
     up: Up,
     source: RegistryServer,
     /// The index of two platforms, as it was made.
@@ -28,9 +28,9 @@ struct Stand {
     home: TempDir,
 }
 
-impl Stand {
+impl Fixture {
     /// `root` makes the file system of the image's first layer.
-    fn new(kind: Kind, root: fn(&Path) -> std::path::PathBuf) -> Self {
+    fn new(kind: RegistryProgram, root: fn(&Path) -> std::path::PathBuf) -> Self {
         let home = scratch();
         let source = RegistryServer::start(kind);
         let (app, index) = build(home.path(), root);
@@ -56,11 +56,11 @@ impl Stand {
     /// Compares one tag or digest at both sides.
     fn compare(&self, path: &str, reference: &str) -> e2e::Compared {
         let (host, repository) = (self.source.host(), self.mirrored(path));
-        let original = Place {
+        let original = ImageRepository {
             host: &host,
             repository: path,
         };
-        let copy = Place {
+        let copy = ImageRepository {
             host: self.up.host(),
             repository: &repository,
         };
@@ -119,51 +119,53 @@ fn push(source: &RegistryServer, app: &Layout, index: &str, home: &Path) {
     let _ = run(&mut referrer).succeeded();
 }
 
-fn odd_images_survive(kind: Kind) {
-    let mut stand = Stand::new(kind, busybox_root);
-    let app = stand.mirrored("team/app");
-    let signature = format!("{}.sig", stand.index.replace(':', "-"));
-    assert_eq!(stand.up.wait_for(&app, "1", LONG), stand.index);
-    let compared = stand.compare("team/app", "1");
+fn odd_images_survive(kind: RegistryProgram) {
+    let mut fixture = Fixture::new(kind, busybox_root);
+    let app = fixture.mirrored("team/app");
+    let signature = format!("{}.sig", fixture.index.replace(':', "-"));
+    assert_eq!(fixture.up.wait_for(&app, "1", LONG), fixture.index);
+    let compared = fixture.compare("team/app", "1");
     assert_eq!((compared.manifests.len(), compared.blobs.len()), (3, 6));
-    stand.up.wait_for(&app, &signature, LONG);
-    stand.compare("team/app", &signature);
-    stand.up.wait_for(&stand.mirrored("team/docker"), "1", LONG);
-    assert_eq!(stand.compare("team/docker", "1").manifests.len(), 1);
-    referrers_are_listed(&stand);
-    peers_pull_the_same_bytes(&stand);
+    fixture.up.wait_for(&app, &signature, LONG);
+    fixture.compare("team/app", &signature);
+    fixture
+        .up
+        .wait_for(&fixture.mirrored("team/docker"), "1", LONG);
+    assert_eq!(fixture.compare("team/docker", "1").manifests.len(), 1);
+    referrers_are_listed(&fixture);
+    peers_pull_the_same_bytes(&fixture);
 }
 
-fn referrers_are_listed(stand: &Stand) {
-    let (host, repository) = (stand.up.host(), stand.mirrored("team/app"));
-    let url = format!("http://{host}/v2/{repository}/referrers/{}", stand.index);
+fn referrers_are_listed(fixture: &Fixture) {
+    let (host, repository) = (fixture.up.host(), fixture.mirrored("team/app"));
+    let url = format!("http://{host}/v2/{repository}/referrers/{}", fixture.index);
     let listed = e2e::http::get(&url).json();
     let referrers = listed["manifests"].as_array().unwrap();
     assert_eq!(referrers.len(), 1, "{listed}");
     assert_eq!(referrers[0]["artifactType"], SBOM);
-    stand.compare("team/app", referrers[0]["digest"].as_str().unwrap());
+    fixture.compare("team/app", referrers[0]["digest"].as_str().unwrap());
 }
 
 /// Every blob of the index as it was built is in what the peer wrote.
-fn peers_pull_the_same_bytes(stand: &Stand) {
-    let (home, host) = (stand.home.path(), stand.up.host());
-    let image = format!("{host}/{}:1", stand.mirrored("team/app"));
-    let by_skopeo = stand.folder("by-skopeo");
+fn peers_pull_the_same_bytes(fixture: &Fixture) {
+    let (home, host) = (fixture.home.path(), fixture.up.host());
+    let image = format!("{host}/{}:1", fixture.mirrored("team/app"));
+    let by_skopeo = fixture.folder("by-skopeo");
     let mut skopeo = skopeo_copy(
         home,
         &format!("docker://{image}"),
         &format!("oci:{by_skopeo}:1"),
     );
     let _ = run(skopeo.arg("--preserve-digests")).succeeded();
-    let by_crane = stand.folder("by-crane");
+    let by_crane = fixture.folder("by-crane");
     let _ = run(crane(home).args(["pull", "--format=oci", &image, &by_crane])).succeeded();
-    let by_regctl = stand.folder("by-regctl");
+    let by_regctl = fixture.folder("by-regctl");
     let mut copy = regctl(home, &[host]);
     copy.args(["image", "copy", "--referrers", "--digest-tags", &image]);
     let _ = run(copy.arg(format!("ocidir://{by_regctl}:1"))).succeeded();
     for folder in [by_skopeo, by_crane, by_regctl] {
         let pulled = Layout::open(&folder).blobs();
-        for (digest, bytes) in stand.app.blobs() {
+        for (digest, bytes) in fixture.app.blobs() {
             assert!(
                 pulled.get(&digest) == Some(&bytes),
                 "{digest} is not the same in {folder}"
@@ -175,25 +177,25 @@ fn peers_pull_the_same_bytes(stand: &Stand) {
 #[test]
 #[ignore = "needs docker-registry, skopeo, crane, regctl, umoci; run by cargo xtask test"]
 fn odd_images_survive_the_way_from_docker_registry() {
-    odd_images_survive(Kind::DockerRegistry);
+    odd_images_survive(RegistryProgram::DockerRegistry);
 }
 
 #[test]
 #[ignore = "needs distribution, skopeo, crane, regctl, umoci; run by cargo xtask test"]
 fn odd_images_survive_the_way_from_distribution() {
-    odd_images_survive(Kind::Distribution);
+    odd_images_survive(RegistryProgram::Distribution);
 }
 
 /// With a `hosts.toml` as in the guide; the address behind Coral's answers nothing.
-fn pull_by_its_own_name(stand: &Stand, containerd: &Containerd) {
-    let source = stand.source.host();
-    let folder = stand.home.path().join("certs.d");
+fn pull_by_its_own_name(fixture: &Fixture, containerd: &Containerd) {
+    let source = fixture.source.host();
+    let folder = fixture.home.path().join("certs.d");
     let of_host = folder.join(&source);
     fs::create_dir_all(&of_host).unwrap();
     let text = format!(
         "server = \"http://127.0.0.1:1\"\n\n[host.\"http://{}\"]\n  capabilities = [\"pull\", \
          \"resolve\"]\n",
-        stand.up.host()
+        fixture.up.host()
     );
     fs::write(of_host.join("hosts.toml"), text).unwrap();
     let folder = folder.display().to_string();
@@ -206,15 +208,15 @@ fn pull_by_its_own_name(stand: &Stand, containerd: &Containerd) {
 #[test]
 #[ignore = "needs root, containerd, runc, debootstrap, umoci; run by cargo xtask test"]
 fn containerd_runs_a_mirrored_debian() {
-    let mut stand = Stand::new(Kind::Distribution, debian_root);
-    let app = stand.mirrored("team/app");
-    stand.up.wait_for(&app, "1", LONG);
-    let image = format!("{}/{app}:1", stand.up.host());
+    let mut fixture = Fixture::new(RegistryProgram::Distribution, debian_root);
+    let app = fixture.mirrored("team/app");
+    fixture.up.wait_for(&app, "1", LONG);
+    let image = format!("{}/{app}:1", fixture.up.host());
     let containerd = Containerd::start();
     let _ = containerd
         .ctr(&["images", "pull", "--plain-http", &image])
         .succeeded();
-    pull_by_its_own_name(&stand, &containerd);
+    pull_by_its_own_name(&fixture, &containerd);
     let said = containerd
         .ctr(&["run", "--rm", &image, "greeter"])
         .succeeded();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use e2e::peers::{crane, skopeo_copy};
-use e2e::{Finished, Kind, Layout, RegistryServer, coral, run, scratch};
+use e2e::{Finished, Layout, RegistryProgram, RegistryServer, coral, run, scratch};
 use server::Server;
 
 const SOON: Duration = Duration::from_mins(2);
@@ -58,7 +58,7 @@ fn assert_pulled(home: &Path, host: &str, digests: &[(String, String)]) {
     }
 }
 
-fn comes_whole(kind: Kind, options: &[&str]) {
+fn comes_whole(kind: RegistryProgram, options: &[&str]) {
     let home = scratch();
     let theirs = RegistryServer::start(kind);
     let digests = fill(&theirs, home.path());
@@ -84,13 +84,13 @@ fn comes_whole(kind: Kind, options: &[&str]) {
 #[test]
 #[ignore = "needs distribution, skopeo, crane; run by cargo xtask test"]
 fn every_tag_of_distribution_is_the_same_image_afterwards() {
-    comes_whole(Kind::Distribution, &[]);
+    comes_whole(RegistryProgram::Distribution, &[]);
 }
 
 #[test]
 #[ignore = "needs docker-registry, skopeo, crane; run by cargo xtask test"]
 fn every_tag_of_docker_registry_is_the_same_image_with_hard_links() {
-    comes_whole(Kind::DockerRegistry, &["--hard-links"]);
+    comes_whole(RegistryProgram::DockerRegistry, &["--hard-links"]);
 }
 
 /// The largest file below a folder.
@@ -114,7 +114,7 @@ fn largest(folder: &Path) -> PathBuf {
 #[ignore = "needs distribution, skopeo; run by cargo xtask test"]
 fn a_damaged_layer_is_named_and_its_images_stay_behind() {
     let home = scratch();
-    let theirs = RegistryServer::start(Kind::Distribution);
+    let theirs = RegistryServer::start(RegistryProgram::Distribution);
     fill(&theirs, home.path());
     let from = theirs.storage().join("data");
     let layer = largest(&from);

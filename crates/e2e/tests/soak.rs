@@ -132,7 +132,7 @@ fn a_coral_up_that_works_for_long_does_not_grow() {
     let arguments = ["--plain-http", source.host(), "--plain-http", &address].map(str::to_owned);
     let start = || Up::start(&yaml, &data, &arguments.each_ref().map(String::as_str));
     let mut up = start();
-    let mut usage = Usage::of(up.process().pid());
+    let mut usage = Usage::of_process(up.process().pid());
     let mut work = Work {
         wire: Wire::connect(up.host()).expect("it listens"),
         kept: VecDeque::new(),

@@ -2,12 +2,13 @@
 //!
 //! The control plane is processes of the host on the address of a bridge; a node is a set of
 //! namespaces with containerd, the kubelet and kube-proxy ([`node`]). What the nodes may reach is
-//! filtered in them ([`wall`]). Nothing needs Docker or systemd; it does need root.
+//! filtered in them ([`firewall`]). Nothing needs Docker or systemd; it does need root.
 
 mod addons;
 mod certificates;
 mod cgroups;
 mod control_plane;
+mod firewall;
 mod images;
 mod load;
 mod network;
@@ -16,7 +17,6 @@ mod node_files;
 mod processes;
 mod remains;
 mod settings;
-mod wall;
 
 pub(crate) use settings::Cluster;
 
@@ -143,7 +143,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArguments) -> Result
         Action::Kubectl { arguments } => become_command(cluster.kubectl().args(arguments)),
         Action::Crash { node } => {
             let node = cluster.node(node)?;
-            wall::keep_counts(&cluster, node)?;
+            firewall::keep_counts(&cluster, node)?;
             node::crash(&cluster, node)
         }
         Action::Boot { node, new_disk } => {
@@ -158,10 +158,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &ClusterArguments) -> Result
         }
         Action::Stop { what } => stop(&cluster, what),
         Action::Start { what } => start(&cluster, what),
-        Action::Cut => wall::cut(&cluster),
-        Action::Join => wall::join(&cluster),
+        Action::Cut => firewall::cut(&cluster),
+        Action::Join => firewall::join(&cluster),
         Action::Dropped => {
-            println!("{:#}", wall::dropped(&cluster)?);
+            println!("{:#}", firewall::dropped(&cluster)?);
             Ok(())
         }
         Action::Load { image, reference } => load::into_nodes(&cluster, image, reference),
@@ -352,7 +352,7 @@ fn status(cluster: &Cluster) -> Result<()> {
             println!("{name:24} down");
         }
     }
-    let outside = if wall::is_cut(cluster) {
+    let outside = if firewall::is_cut(cluster) {
         "cut off"
     } else {
         "reachable"

@@ -73,7 +73,7 @@ pub(crate) enum OnMissing {
 
 /// The stage `tools`: afterwards everything is there, or it fails and lists what is not.
 pub(crate) fn check(workspace: &Workspace, on_missing: OnMissing) -> Result<StageReport> {
-    let missing = look(workspace);
+    let missing = find_missing(workspace);
     if missing.is_empty() {
         return Ok(StageReport::default());
     }
@@ -88,7 +88,7 @@ pub(crate) fn check(workspace: &Workspace, on_missing: OnMissing) -> Result<Stag
     );
     missing.lines().iter().for_each(|line| println!("  {line}"));
     install::install(workspace, &missing)?;
-    let left = look(workspace);
+    let left = find_missing(workspace);
     if !left.is_empty() {
         bail!(
             "still missing after the installation: {}",
@@ -107,7 +107,7 @@ pub(crate) fn bin_folders(cache: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn look(workspace: &Workspace) -> Missing {
+fn find_missing(workspace: &Workspace) -> Missing {
     let debian = DEBIAN
         .iter()
         .filter(|(_, program)| !is_on_path(program))

@@ -1,6 +1,6 @@
-//! Bounds that the schema states: how long lists and texts are, and which form texts have. The
-//! API server enforces the same ones. `settings()` reports most violations in better words; this
-//! module finds those that it does not check.
+//! The bounds of the schema: lengths of lists and texts, and patterns of texts. The API server
+//! enforces the same ones. `settings()` reports most violations in better words; this module finds
+//! those that `settings()` does not check.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use super::suggestion::shown;
 /// room beside the spec.
 const MAX_SPEC: usize = 1_000_000;
 
-/// Checks `spec`, which is `read` as its type, against the bounds of `schema`. It adds nothing about a
-/// path that already has a finding.
+/// Checks `spec`, which was deserialised as `read`, against the bounds of `schema`. A path that
+/// already has a finding gets no second one.
 pub(super) fn check(
     spec: &Node,
     schema: &'static Json,
@@ -39,7 +39,7 @@ pub(super) fn check(
 }
 
 struct Bounds<'a> {
-    /// Compiling one takes longer than matching a thousand texts.
+    /// Compiled patterns: compiling one takes longer than matching a thousand texts.
     patterns: BTreeMap<&'static str, Option<Regex>>,
     findings: &'a mut Findings,
 }
@@ -130,7 +130,7 @@ impl Bounds<'_> {
     }
 
     fn say(&mut self, line: usize, path: &str, message: &str) {
-        if !self.findings.touch(path) {
+        if !self.findings.overlaps(path) {
             self.findings.at(line, path, message);
         }
     }

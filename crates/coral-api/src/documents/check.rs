@@ -3,8 +3,8 @@
 //! the two cannot differ. Only the part of JSON Schema is supported that schemars writes for our
 //! types.
 //!
-//! The result is the tree as JSON, repaired so that it can be read as the type in any case. So the
-//! meaning of the well-formed fields is checked in the same run.
+//! The result is the tree as JSON, repaired so that it can always be deserialised as the type. The
+//! values of the well-formed fields are therefore checked in the same run.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,6 @@ use serde_json::{Map, Value as Json, json};
 use super::finding::Findings;
 use super::node::{Entry, Node, Value};
 use super::suggestion::{hint, nearest, shown};
-
-/// Fields that are planned but do not work yet, with the path of the object that they belong to.
-const NOT_YET: [(&str, &str); 2] = [("spec", "fromPods"), ("spec", "driftPolicy")];
 
 /// Checks `node` at `path` against `schema`. `None` if it cannot be repaired.
 pub(super) fn check(
@@ -151,7 +148,7 @@ fn check_object(node: &Node, schema: &Json, path: &str, findings: &mut Findings)
             None if closed => {
                 if let Some(name) = unknown(entry, path, &known, findings) {
                     meant.push(name);
-                    findings.mean(joined(path, name));
+                    findings.mark_mentioned(joined(path, name));
                 }
             }
             None => {}
@@ -195,7 +192,7 @@ pub(super) fn duplicates(entries: &[Entry], path: &str, findings: &mut Findings)
         };
         let field = joined(path, &entry.key);
         let message = format!(
-            "field {:?} is there twice, first at line {first}",
+            "field {:?} occurs twice, first at line {first}",
             shown(&field)
         );
         findings.add(entry.line, &field, message);
@@ -210,11 +207,11 @@ pub(super) fn unknown<'a>(
     findings: &mut Findings,
 ) -> Option<&'a str> {
     let key = entry.key.as_str();
-    let whole = joined(path, key);
-    if NOT_YET.contains(&(path, key)) {
+    let full_path = joined(path, key);
+    if findings.planned.contains(&full_path.as_str()) {
         findings.add(
             entry.line,
-            &whole,
+            &full_path,
             format_args!("field {key:?} is not supported yet"),
         );
         return None;
@@ -230,7 +227,7 @@ pub(super) fn unknown<'a>(
         format!("{path}: ")
     };
     let message = format!("{place}unknown field {:?}{hint}", shown(key));
-    findings.add(entry.line, &whole, message);
+    findings.add(entry.line, &full_path, message);
     meant
 }
 

@@ -8,7 +8,7 @@ pub(super) struct Chunk<'a> {
 }
 
 impl Chunk<'_> {
-    /// Whether there is nothing but blank lines, comments, directives and the marker itself.
+    /// Whether the chunk has only blank lines, comments, directives and the marker itself.
     pub(super) fn is_empty(&self) -> bool {
         self.text.lines().all(|line| {
             let line = if is_marker(line, "---") {

@@ -5,7 +5,7 @@ use std::fmt::Display;
 /// One mistake, before it is known which object it belongs to.
 pub(super) struct Finding {
     pub(super) line: usize,
-    /// Where in the object: `spec.repositories[2].name`; empty for the whole.
+    /// Where in the object: `spec.repositories[2].name`; empty for the object itself.
     pub(super) path: String,
     /// What is wrong, with the path where it helps.
     pub(super) message: String,
@@ -16,7 +16,9 @@ pub(super) struct Finding {
 pub(super) struct Findings {
     pub(super) list: Vec<Finding>,
     /// Paths that a finding mentions although it is about another path.
-    meant: Vec<String>,
+    mentioned: Vec<String>,
+    /// Paths of fields that the object's kind will have and that do not work yet.
+    pub(super) planned: &'static [&'static str],
 }
 
 impl Findings {
@@ -35,16 +37,16 @@ impl Findings {
     }
 
     /// Records that a finding mentions `path`, so that no further finding is reported there.
-    pub(super) fn mean(&mut self, path: String) {
-        self.meant.push(path);
+    pub(super) fn mark_mentioned(&mut self, path: String) {
+        self.mentioned.push(path);
     }
 
     /// Whether there is a finding at, above or below `path`: a further one there may only be its
     /// consequence.
-    pub(super) fn touch(&self, path: &str) -> bool {
+    pub(super) fn overlaps(&self, path: &str) -> bool {
         let found = self.list.iter().map(|finding| &finding.path);
         found
-            .chain(&self.meant)
+            .chain(&self.mentioned)
             .any(|found| within(found, path) || within(path, found))
     }
 }

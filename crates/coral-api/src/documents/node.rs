@@ -158,7 +158,7 @@ fn message(error: &serde_saphyr::Error) -> String {
         | E::AliasExpansionLimitExceeded { .. }
         | E::AliasReplayStackDepthExceeded { .. } => limits(),
         E::RecursiveReferencesRequireWeakTypes { .. } => {
-            "an alias stands inside of what it names".to_owned()
+            "an alias refers to a node that contains it".to_owned()
         }
         _ => match error.to_string() {
             text if text.starts_with("recursion limit exceeded") => limits(),

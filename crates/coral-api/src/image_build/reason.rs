@@ -75,10 +75,10 @@ reasons! {
 }
 
 /// Reasons of a run whose pod the cluster does not start.
-pub const KEEPS_FROM_RUNNING: [&str; 4] = [NO_POD, NOT_STARTED, UNSCHEDULABLE, IMAGE_PULL];
+pub const BLOCKS_START: [&str; 4] = [NO_POD, NOT_STARTED, UNSCHEDULABLE, IMAGE_PULL];
 
 /// Reasons for which a run does not begin before a person has acted.
-pub const NEEDS_A_PERSON: [&str; 7] = [
+pub const NEEDS_ACTION: [&str; 7] = [
     NOT_GRANTED,
     NO_REGISTRY,
     NOT_ALLOWED,

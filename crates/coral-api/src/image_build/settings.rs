@@ -1,4 +1,4 @@
-//! What a build means: every text parsed and every default filled in.
+//! The validated settings of a build: every text is parsed and every default filled in.
 
 mod git_source;
 
@@ -131,7 +131,7 @@ impl ImageBuildSpec {
 }
 
 impl ImageBuild {
-    /// What the build means, or everything that is wrong with it.
+    /// Validates the build. Returns its settings, or every problem.
     pub fn settings(&self) -> Result<BuildSettings, Vec<Problem>> {
         let mut problems = Problems::default();
         object_names(&mut problems, &self.metadata);
@@ -158,14 +158,14 @@ impl ImageBuild {
             also_to: also_to(&mut problems, &spec.output.also_to),
             cache: cache(&mut problems, spec),
             timeout: timeout(&mut problems, spec.timeout.as_deref()),
-            // Replaced below: without a source there is a problem, and no settings.
+            // A placeholder: a build without a source has a problem and therefore no settings.
             source: SourceSettings::Stream,
         };
         let settings = source.map(|source| BuildSettings { source, ..settings });
         problems.into_result(settings)
     }
 
-    /// Everything that is wrong with the build; nothing, if it can be run.
+    /// Every problem of the build; none if it can be run.
     pub fn validate(&self) -> Vec<Problem> {
         self.settings().err().unwrap_or_default()
     }
@@ -275,7 +275,7 @@ fn step(problems: &mut Problems, step: Option<&BuildStep>) {
         {
             problems.add(
                 path,
-                format_args!("{:?} is there twice: remove one", variable.name),
+                format_args!("{:?} occurs twice: remove one", variable.name),
             );
         }
     }
@@ -332,7 +332,7 @@ fn tags(problems: &mut Problems, output: &BuildOutput, namespace: Option<&str>) 
             _ => {
                 let tag = BuildTag { path, tag };
                 if tags.contains(&tag) {
-                    problems.add(at, "is there twice: remove one");
+                    problems.add(at, "occurs twice: remove one");
                 } else {
                     tags.push(tag);
                 }

@@ -266,7 +266,7 @@ fn layouts(problems: &mut Problems, volumes: &[ImageVolume]) -> Vec<LayoutSettin
             continue;
         };
         if layouts.iter().any(|other| other.repository == repository) {
-            problems.add(path, "is there twice: each volume needs its own repository");
+            problems.add(path, "occurs twice: each volume needs its own repository");
         }
         let mut folder = |field: &str, named: &HostPath| {
             let folder = PathBuf::from(&named.path);

@@ -1,7 +1,7 @@
-//! What a mirror means: every text parsed, every default filled in.
+//! The validated settings of a mirror: every text is parsed and every default filled in.
 
-mod reach;
 mod repository;
+mod transport;
 mod upkeep;
 
 use std::time::Duration;
@@ -19,8 +19,8 @@ use crate::object_reference::LocalObjectReference;
 use crate::problem::{Problem, Problems};
 use crate::schedule::CronSchedule;
 
-pub use reach::Reach;
 pub use repository::Referrers;
+pub use transport::TransportSettings;
 pub use upkeep::{Drift, MirrorLimitSettings, PruneSettings, VerifyBy, VerifySettings};
 
 /// Port of a registry that is given by host alone; the older API's default.
@@ -90,7 +90,7 @@ pub struct RegistryAddress {
     /// The path below which all images lie; the root of the registry if there is none.
     pub prefix: Option<RepositoryPath>,
     /// How it is reached.
-    pub reach: Reach,
+    pub transport: TransportSettings,
     /// Name of the Secret with the credential for pushing.
     pub secret: Option<String>,
 }
@@ -102,8 +102,9 @@ pub struct RepositorySettings {
     pub repository: Repository,
     /// Where it lies at the destination, the target's prefix included.
     pub destination: RepositoryPath,
-    /// How the source's host is reached. All repositories of a host say the same.
-    pub reach: Reach,
+    /// How connections to the source's host are made. All repositories of one host have the same
+    /// settings.
+    pub transport: TransportSettings,
     /// Tags that are copied as named.
     pub tags: Vec<Tag>,
     /// Digests that are copied as named.
@@ -146,7 +147,7 @@ impl Default for RetrySettings {
 }
 
 impl RegistryMirror {
-    /// What the mirror means, or everything that is wrong with it.
+    /// Validates the mirror. Returns its settings, or every problem.
     pub fn settings(&self) -> Result<MirrorSettings, Vec<Problem>> {
         let mut problems = Problems::default();
         let spec = &self.spec;
@@ -186,7 +187,7 @@ impl RegistryMirror {
         }))
     }
 
-    /// Everything that is wrong with the mirror; nothing, if it can be used.
+    /// Every problem of the mirror; none if it can be used.
     pub fn validate(&self) -> Vec<Problem> {
         self.settings().err().unwrap_or_default()
     }
@@ -300,12 +301,12 @@ fn registry_address(
         problems.add("spec.registry.port", "must be 1 to 65535");
         return None;
     }
-    let reach = reach::Typed {
+    let transport = transport::TransportFields {
         plain_http: registry.plain_http,
         tls_verify: registry.tls_verify,
         ca: registry.ca.as_deref(),
     }
-    .reach(problems, "spec.registry", MAX_CA);
+    .settings(problems, "spec.registry", MAX_CA);
     let parsed = problems.check(PATH, Host::parse(host))?;
     let host = match (parsed.port(), registry.port) {
         (Some(_), Some(_)) => {
@@ -321,7 +322,7 @@ fn registry_address(
     Some(RegistryAddress {
         host,
         prefix,
-        reach,
+        transport,
         secret,
     })
 }

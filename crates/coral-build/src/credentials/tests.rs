@@ -93,9 +93,9 @@ fn what_was_built_waits_for_a_controller_that_is_away_and_for_no_refusal() {
         message: String::new(),
     };
     for (status, fetch, push) in [
-        (503, Some(ASK_AGAIN_FOR), Some(PUSH_ASKS_FOR)),
-        (429, Some(ASK_AGAIN_FOR), Some(PUSH_ASKS_FOR)),
-        (409, Some(ASK_AGAIN_FOR), Some(ASK_AGAIN_FOR)),
+        (503, Some(RETRY_FOR), Some(PUSH_RETRY_FOR)),
+        (429, Some(RETRY_FOR), Some(PUSH_RETRY_FOR)),
+        (409, Some(RETRY_FOR), Some(RETRY_FOR)),
         (403, None, None),
     ] {
         let error = refused(status);

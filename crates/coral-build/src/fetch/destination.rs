@@ -11,9 +11,9 @@ use std::time::SystemTime;
 use super::FetchError;
 use crate::beneath::{Folder, components, kind};
 
-/// The minimum that an entry counts against the limit: a block of the file system. Otherwise a
-/// million small files could fill the volume below the limit, and the pod would be evicted without
-/// an explanation.
+/// The minimum that an entry counts against the limit: one block of the file system. Without it, a
+/// million small files could fill the volume while staying below the limit, and the pod would be
+/// evicted without an explanation.
 const BLOCK: u64 = 4096;
 const BUFFER: usize = 256 * 1024;
 /// Longest target of a symbolic link on Linux.
@@ -22,9 +22,9 @@ const MAX_TARGET: usize = 4095;
 /// Which symbolic links are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Links {
-    /// All as they are. The source is the user's own.
+    /// All links are kept as they are: the source belongs to the user.
     All,
-    /// Those that lead to something in the source; others are refused.
+    /// Only links whose target is inside the source; others are refused.
     Inside,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Destination {
     charged: u64,
     /// What the files have.
     bytes: u64,
-    /// The folder of the entry before, since entries come folder by folder.
+    /// The folder of the previous entry, cached because entries arrive folder by folder.
     parent: Option<(PathBuf, Folder)>,
 }
 
 impl Destination {
-    /// The folder at this path, which is there, with at most `limit` bytes to come.
+    /// Opens the existing folder at this path, to which at most `limit` bytes may be written.
     pub(super) fn open(path: &Path, limit: u64) -> Result<Self, FetchError> {
         let root = Folder::open(path);
         Ok(Self {
@@ -64,19 +64,19 @@ impl Destination {
         self.root.folder(name)
     }
 
-    /// Makes a folder, or sets the permissions of the one that is there.
+    /// Creates a folder, or sets the permissions of an existing one.
     pub(super) fn folder(&mut self, path: &Path, mode: u32) -> Result<(), FetchError> {
         let Some((parent, name)) = self.place(path)? else {
             return Ok(());
         };
         self.charge(0)?;
         let folder = parent.made_folder(name);
-        // Files are written into it: the owner keeps all rights.
+        // The owner keeps all rights, because files are written into the folder.
         let set = folder.and_then(|folder| folder.set_mode(mode & 0o777 | 0o700));
         set.map_err(|error| FetchError::write(path, error))
     }
 
-    /// Refuses a file of this size before its first byte is read, if it is beyond the limit.
+    /// Refuses a file whose size exceeds the limit before its first byte is read.
     pub(super) fn has_room(&self, bytes: u64) -> Result<(), FetchError> {
         if self.charged.saturating_add(bytes) > self.limit {
             return Err(FetchError::TooLarge { limit: self.limit });
@@ -149,7 +149,7 @@ impl Destination {
             .map_err(|error| FetchError::write(path, error))
     }
 
-    /// Gives a file that was written before a second name.
+    /// Creates a hard link to a file that was written before.
     pub(super) fn hard_link(&mut self, path: &Path, target: &Path) -> Result<(), FetchError> {
         let no_file = || {
             let problem = "it is a hard link to something that is not a file of the source";
@@ -174,7 +174,7 @@ impl Destination {
             .map_err(|error| FetchError::write(path, error))
     }
 
-    /// Removes what is there, a folder with its content.
+    /// Removes an existing entry, a folder with its content.
     pub(super) fn remove(&mut self, path: &Path) -> Result<(), FetchError> {
         let Some((parent, name)) = self.place(path)? else {
             return self.empty(path);
@@ -199,8 +199,8 @@ impl Destination {
         Ok(())
     }
 
-    /// The folder that an entry belongs in, made if it is not there, and the entry's name in it. `None`
-    /// for the source itself.
+    /// Opens the parent folder of an entry, creating it if necessary. Returns it with the entry's
+    /// name; `None` for the source itself.
     fn place<'p>(&mut self, path: &'p Path) -> Result<Option<(Folder, &'p OsStr)>, FetchError> {
         let Some(parts) = components(path) else {
             let problem = "its name leads out of the source or is too deep";
@@ -212,7 +212,7 @@ impl Destination {
         let fail = |error| FetchError::write(path, error);
         let parent: PathBuf = folders.iter().collect();
         let whole = parent.join(name);
-        // The entry may replace that folder or one of its parents.
+        // The entry may replace the cached folder or one of its parents.
         self.parent.take_if(|(known, _)| known.starts_with(&whole));
         if let Some((known, folder)) = &self.parent
             && *known == parent
@@ -244,9 +244,9 @@ impl Destination {
     }
 }
 
-/// Whether a link in a folder `depth - 1` below the root stays beneath the root. The folders above the
-/// link are no links themselves, so `..` in front can be counted; one that follows a name cannot, since
-/// the name may be a link.
+/// Whether the target of a link in a folder `depth - 1` levels below the root stays below the root.
+/// The folders above the link are not links themselves, so leading `..` components can be counted.
+/// A `..` after a name cannot, since that name may be a link.
 fn stays_inside(target: &Path, depth: usize) -> bool {
     use std::path::Component;
     let mut above = 0;

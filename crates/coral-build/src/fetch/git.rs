@@ -33,12 +33,13 @@ use ssh::Ssh;
 
 /// User name beside a token, as GitHub wants it; other servers take any.
 const TOKEN_USER: &str = "x-access-token";
-/// How often a server that cannot be reached, or that fails, is asked.
+/// How many times a server is tried that cannot be reached or that fails.
 const MAX_ATTEMPTS: u32 = 4;
 /// The wait after the first attempt; it doubles.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// Fetches one commit and writes its files; the commit. `secret` is the folder of the Secret.
+/// Fetches one commit and writes its files. Returns the commit. `secret` is the folder of the
+/// Secret.
 pub(super) async fn fetch(
     source: &GitSource,
     secret: &Path,
@@ -64,8 +65,8 @@ struct GitAccess {
 }
 
 impl GitAccess {
-    /// With the credential in the folder of a Secret, which the repository's own server alone gets.
-    /// Made on a thread of the async runtime.
+    /// Access with the credential in the folder of a Secret, which is sent only to the repository's
+    /// own server. Call it on a thread of the async runtime.
     fn new(address: &Address, secret: &Path, limit: u64) -> Result<Self, GitError> {
         let client = http::client(pod::optional(&secret.join("ca.crt"))?)?;
         let (login, ssh) = match address {
@@ -103,7 +104,7 @@ fn write_one(
     folder: &Path,
     to: &mut Destination,
 ) -> Result<Checkout, FetchError> {
-    // It lies there until the files are written, and no longer.
+    // The pack stays in a temporary folder until the files are written.
     let pack = tempfile::tempdir().map_err(|error| FetchError::write(Path::new("/tmp"), error))?;
     let received = with_retries(|| {
         let mut remote = Remote::connect(address, access)?;

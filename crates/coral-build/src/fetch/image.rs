@@ -15,7 +15,7 @@ use coral_mirror::RetryPolicy;
 use tokio::sync::mpsc;
 
 use super::destination::Destination;
-use super::unpack::{Kind, unpack};
+use super::unpack::{ArchiveKind, unpack};
 use super::{FetchError, blocking};
 use crate::access::{self, AccessError, CredentialSource};
 use crate::contract::{BuildContainer, ImageSource, path};
@@ -86,7 +86,10 @@ impl<'a> SourceRepository<'a> {
         let host = repository.host();
         let (login, policy) = if host == registry {
             let client = access::internal(pod, registry)?;
-            (Login::renewed(client, credentials).await?, login::INSIDE)
+            (
+                Login::renewed(client, credentials).await?,
+                login::INTERNAL_RETRY,
+            )
         } else {
             let folder = pod.path(path::SOURCE_CREDENTIAL);
             let (client, credentials) = access::outside(&folder, host)?;
@@ -169,7 +172,7 @@ fn layer(descriptor: &Descriptor) -> Result<Layer, FetchError> {
 
 fn write_layer(layer: Layer, bytes: &mut dyn Read, to: &mut Destination) -> Result<(), FetchError> {
     match layer {
-        Layer::Tar => unpack(bytes, Kind::Layer, to),
+        Layer::Tar => unpack(bytes, ArchiveKind::Layer, to),
         Layer::File(name) => to.file(Path::new(&name), 0o644, None, bytes),
     }
 }

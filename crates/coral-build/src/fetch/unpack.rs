@@ -19,7 +19,7 @@ const MAX_HEAD: usize = 256 * 1024;
 const END: u64 = 1024;
 /// The first bytes of a gzip file.
 const GZIP: &[u8] = &[0x1f, 0x8b];
-/// First bytes of compressions that are not read.
+/// First bytes of compression formats that are not supported.
 const OTHERS: [(&[u8], &str); 3] = [
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
     (b"BZh", "bzip2"),
@@ -28,7 +28,7 @@ const OTHERS: [(&[u8], &str); 3] = [
 
 /// What an archive is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ArchiveKind {
     /// A folder that was packed.
     Folder,
     /// A layer of an image: names that begin with `.wh.` remove what layers below have.
@@ -38,7 +38,7 @@ pub(super) enum Kind {
 /// Unpacks a tar, compressed with gzip or not, and reads it to its end.
 pub(super) fn unpack(
     archive: &mut dyn Read,
-    kind: Kind,
+    kind: ArchiveKind,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
     let mut archive = io::BufReader::with_capacity(64 * 1024, archive);
@@ -58,7 +58,7 @@ pub(super) fn unpack(
     }
 }
 
-fn unpack_tar(from: impl Read, kind: Kind, to: &mut Destination) -> Result<(), FetchError> {
+fn unpack_tar(from: impl Read, kind: ArchiveKind, to: &mut Destination) -> Result<(), FetchError> {
     let (left, zeros) = (Cell::new(MAX_HEAD), Cell::new(0));
     let mut archive = Archive::new(Bounded {
         from,
@@ -71,7 +71,8 @@ fn unpack_tar(from: impl Read, kind: Kind, to: &mut Destination) -> Result<(), F
         write(&mut entry, kind, to)?;
         left.set(MAX_HEAD);
     }
-    // What follows the end mark is padding. The end of the compression has a checksum.
+    // The end mark is followed by padding. It is read to its end, because the compression has a
+    // checksum there.
     left.set(usize::MAX);
     let mut from = archive.into_inner();
     io::copy(&mut from, &mut io::sink()).map_err(FetchError::archive)?;
@@ -85,7 +86,7 @@ fn unpack_tar(from: impl Read, kind: Kind, to: &mut Destination) -> Result<(), F
 
 fn write(
     entry: &mut Entry<'_, impl Read>,
-    kind: Kind,
+    kind: ArchiveKind,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
     let name = entry.path_bytes().into_owned();
@@ -93,7 +94,7 @@ fn write(
     if name.contains(&0) {
         return Err(FetchError::entry(path, "its name has a zero byte"));
     }
-    if kind == Kind::Layer && removed(path, to)? {
+    if kind == ArchiveKind::Layer && removed(path, to)? {
         return Ok(());
     }
     let header = entry.header();
@@ -106,7 +107,8 @@ fn write(
     };
     match header.entry_type() {
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            // Large files are refused by what their head says, not by what would be written until then.
+            // A file that is too large is refused by the size in its header, before anything is
+            // written.
             to.has_room(entry.size())?;
             to.file(path, mode, modified, entry)
         }
@@ -126,7 +128,8 @@ fn write(
     }
 }
 
-/// Carries out what a name that begins with `.wh.` says (OCI image-spec, `layer.md`); whether it was one.
+/// Applies a whiteout, an entry whose name begins with `.wh.` (OCI image-spec, `layer.md`). Returns
+/// whether the entry was one.
 fn removed(path: &Path, to: &mut Destination) -> Result<bool, FetchError> {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let Some(hidden) = name.strip_prefix(b".wh.") else {
@@ -141,7 +144,7 @@ fn removed(path: &Path, to: &mut Destination) -> Result<bool, FetchError> {
     Ok(true)
 }
 
-/// The bytes of a tar. Heads are read into memory, so that they have a bound.
+/// The bytes of a tar, with a limit on headers, because they are read into memory.
 struct Bounded<'a, R> {
     from: R,
     /// Bytes that may be read until the next entry is found.

@@ -30,7 +30,7 @@ pub enum OutputError {
          OCI layout has, nor one archive whose name ends in .tar"
     )]
     None,
-    /// Several archives, of which none is preferred.
+    /// There are several archives, and none has precedence.
     #[error(
         "the build wrote {0} archives to its output folder ($CORAL_OUTPUT), and only one can be pushed"
     )]
@@ -89,10 +89,10 @@ impl BuiltImage {
 /// Finds the image in the output folder.
 pub(super) async fn find(folder: &Path, limit: u64) -> Result<BuiltImage, OutputError> {
     let path = folder.to_owned();
-    let found = tokio::task::spawn_blocking(move || look(&path, limit)).await;
+    let found = tokio::task::spawn_blocking(move || detect(&path, limit)).await;
     let layout = match found.expect("looking at a folder does not panic")? {
-        Found::Layout => Layout::from(LayoutFiles::new(folder)),
-        Found::Archive(name) => {
+        OutputForm::Layout => Layout::from(LayoutFiles::new(folder)),
+        OutputForm::Archive(name) => {
             let opened = Layout::open_archive(folder.join(name)).await;
             opened.map_err(OutputError::Layout)?
         }
@@ -106,14 +106,14 @@ pub(super) async fn find(folder: &Path, limit: u64) -> Result<BuiltImage, Output
 
 /// What lies in an output folder.
 #[derive(Debug, PartialEq, Eq)]
-enum Found {
+enum OutputForm {
     Layout,
     Archive(std::ffi::OsString),
 }
 
-/// Finds the kind of an output and adds up its bytes. The build has ended: nothing changes any
+/// Detects the form of an output and adds up its bytes. The build has ended, so nothing changes any
 /// more.
-fn look(path: &Path, limit: u64) -> Result<Found, OutputError> {
+fn detect(path: &Path, limit: u64) -> Result<OutputForm, OutputError> {
     let folder = Folder::open(path).map_err(OutputError::Read)?;
     let mut files = MAX_FILES;
     if size(&folder, 0, &mut files)? > limit {
@@ -122,7 +122,7 @@ fn look(path: &Path, limit: u64) -> Result<Found, OutputError> {
     let names = folder.names().map_err(OutputError::Read)?;
     let is_there = |name: &str| folder.stat(OsStr::new(name)).is_ok();
     if LAYOUT_FILES.iter().any(|name| is_there(name)) {
-        return Ok(Found::Layout);
+        return Ok(OutputForm::Layout);
     }
     // A link is no file.
     let is_file = |name: &OsStr| {
@@ -136,7 +136,7 @@ fn look(path: &Path, limit: u64) -> Result<Found, OutputError> {
     let mut archives: Vec<_> = names.into_iter().filter(is_archive).collect();
     match (archives.pop(), archives.len()) {
         (None, _) => Err(OutputError::None),
-        (Some(only), 0) => Ok(Found::Archive(only)),
+        (Some(only), 0) => Ok(OutputForm::Archive(only)),
         (Some(_), more) => Err(OutputError::Archives(more + 1)),
     }
 }
@@ -161,7 +161,8 @@ fn size(folder: &Folder, depth: usize, files: &mut u64) -> Result<u64, OutputErr
     Ok(bytes)
 }
 
-/// The only image of a list. Of several the one with a name, since signatures and the like have none.
+/// The only image of a list. Of several entries, the one with a name, since signatures and the like
+/// have no name.
 fn only(entries: &[Descriptor]) -> Result<Digest, OutputError> {
     let name = |entry: &Descriptor| entry.annotations.as_ref()?.get(REF_NAME).cloned();
     let distinct = |entries: &mut dyn Iterator<Item = &Descriptor>| {
@@ -219,18 +220,18 @@ mod tests {
     fn a_folder_is_a_layout_or_has_one_archive() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        let look = || look(dir.path(), 100).map_err(|error| error.to_string());
-        assert!(look().unwrap_err().contains("wrote no image"));
+        let detect = || detect(dir.path(), 100).map_err(|error| error.to_string());
+        assert!(detect().unwrap_err().contains("wrote no image"));
         // A link to an archive is none.
         std::fs::write(at("elsewhere"), "").unwrap();
         symlink("elsewhere", at("link.tar")).unwrap();
-        assert!(look().unwrap_err().contains("wrote no image"));
+        assert!(detect().unwrap_err().contains("wrote no image"));
         std::fs::write(at("a.tar"), "").unwrap();
-        assert_eq!(look(), Ok(Found::Archive("a.tar".into())));
+        assert_eq!(detect(), Ok(OutputForm::Archive("a.tar".into())));
         std::fs::write(at("b.tar"), "").unwrap();
-        assert!(look().unwrap_err().contains("wrote 2 archives"));
+        assert!(detect().unwrap_err().contains("wrote 2 archives"));
         std::fs::write(at("index.json"), "").unwrap();
-        assert_eq!(look(), Ok(Found::Layout));
+        assert_eq!(detect(), Ok(OutputForm::Layout));
     }
 
     #[test]
@@ -241,8 +242,8 @@ mod tests {
         std::fs::write(dir.path().join("blobs/sha256/x"), "12345").unwrap();
         // Counted as a link, not as what it points at.
         symlink("/proc/kcore", dir.path().join("blobs/link")).unwrap();
-        assert_eq!(look(dir.path(), 10).unwrap(), Found::Layout);
-        let refused = look(dir.path(), 9).unwrap_err().to_string();
+        assert_eq!(detect(dir.path(), 10).unwrap(), OutputForm::Layout);
+        let refused = detect(dir.path(), 9).unwrap_err().to_string();
         assert!(refused.contains("larger than 9 bytes"), "{refused}");
     }
 }

@@ -10,13 +10,13 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::output::BuiltImage;
-use super::{PushError, Wanted};
+use super::{PushError, TaggedRepository};
 use crate::login::Login;
 use crate::provenance;
 
 /// Bytes of the image's blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sent {
+pub(super) struct BlobBytes {
     /// Sent over the network.
     pub(super) pushed: u64,
     /// Had by the registry, or mounted in it.
@@ -25,14 +25,18 @@ pub(super) struct Sent {
 
 /// One repository that gets the image.
 pub(super) struct Target<'a, 'g> {
-    wanted: &'a Wanted,
+    wanted: &'a TaggedRepository,
     login: &'a mut Login<'g>,
     policy: RetryPolicy,
 }
 
 impl<'a, 'g> Target<'a, 'g> {
     /// This repository, which failures are retried at by this policy.
-    pub(super) fn new(wanted: &'a Wanted, login: &'a mut Login<'g>, policy: RetryPolicy) -> Self {
+    pub(super) fn new(
+        wanted: &'a TaggedRepository,
+        login: &'a mut Login<'g>,
+        policy: RetryPolicy,
+    ) -> Self {
         Self {
             wanted,
             login,
@@ -55,7 +59,7 @@ impl<'a, 'g> Target<'a, 'g> {
         &mut self,
         copier: &Copier,
         image: &BuiltImage,
-    ) -> Result<Sent, PushError> {
+    ) -> Result<BlobBytes, PushError> {
         let moved = Arc::new(AtomicU64::new(0));
         let to = &self.wanted.repository;
         let copying = self.login.again(to, self.policy, async |repository| {
@@ -138,10 +142,10 @@ fn request(
     }
 }
 
-/// `moved` counts what was sent by attempts that failed, too.
-fn sent(copied: &Copied, moved: u64) -> Sent {
+/// `moved` includes the bytes of attempts that failed.
+fn sent(copied: &Copied, moved: u64) -> BlobBytes {
     let all = copied.moved.saturating_add(copied.spared);
-    Sent {
+    BlobBytes {
         pushed: moved,
         mounted: all.saturating_sub(moved),
     }

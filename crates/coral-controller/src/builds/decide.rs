@@ -20,26 +20,26 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 pub(super) use history::has_job_ended;
-pub(super) use status::troubled;
+pub(super) use status::failure_status;
 
 use history::delete;
 
-use super::job::{Run, Surroundings};
+use super::job::{Installation, Run};
 use super::names;
-use super::outcome::{Reports, Standing};
+use super::outcome::{Reports, RunState};
 use super::queue::Full;
 use super::reason;
 use crate::ObjectKey;
 use crate::permission::Rights;
-use crate::results::Told;
+use crate::results::PushResult;
 
 /// The input of one decision.
 #[derive(Debug, Clone)]
-pub(super) struct Observed {
+pub(super) struct BuildInput {
     pub(super) build: Arc<ImageBuild>,
     pub(super) rights: Rights,
     /// The Registry that the image goes to.
-    pub(super) registry: RegistrySeen,
+    pub(super) registry: RegistryReadiness,
     /// The labels of the build's namespace.
     pub(super) labels: BTreeMap<String, String>,
     /// The Jobs that were made for this build.
@@ -49,13 +49,13 @@ pub(super) struct Observed {
     /// The pod of the current run.
     pub(super) pod: Option<Arc<Pod>>,
     /// What the step `push` of that pod reported.
-    pub(super) told: Option<Arc<Told>>,
+    pub(super) push_result: Option<Arc<PushResult>>,
     /// Runs whose last step has succeeded, even if the Job does not yet show that it is complete.
     pub(super) pushed: BTreeSet<String>,
     /// The node that the pod is on.
     pub(super) node: Option<Arc<Node>>,
     /// The installation's part of a Job; `None` until it is known.
-    pub(super) around: Option<Surroundings>,
+    pub(super) installation: Option<Installation>,
     /// The certificates of Coral's CA; `None` until they are known.
     pub(super) ca: Option<Arc<String>>,
     /// The public paths that the Registry has reported as loaded.
@@ -69,7 +69,7 @@ pub(super) struct Observed {
 
 /// The Registry of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RegistrySeen {
+pub(super) enum RegistryReadiness {
     /// It does not exist.
     Missing,
     /// Its `builds.allowFrom` does not select the namespace.
@@ -152,94 +152,95 @@ pub(super) fn is_suspended(job: &Job) -> bool {
     job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true)
 }
 
-pub(super) fn decide(seen: &Observed) -> Plan {
-    let key = seen.build.spec.run_key();
-    let mut deciding = Deciding {
-        seen,
+pub(super) fn decide(input: &BuildInput) -> Plan {
+    let key = input.build.spec.run_key();
+    let mut planner = Planner {
+        input,
         key: &key,
         actions: Vec::new(),
     };
-    let standing = deciding.standing();
-    deciding.finish(standing)
+    let state = planner.state();
+    planner.finish(state)
 }
 
 /// The result of a decision about the run.
-struct Come {
-    standing: Standing,
+struct RunDecision {
+    state: RunState,
     /// The Job of the run, once there is one.
     job: Option<String>,
     started: Option<Timestamp>,
     reports: Reports,
 }
 
-impl Come {
-    fn without_job(standing: Standing) -> Self {
+impl RunDecision {
+    fn without_job(state: RunState) -> Self {
         Self {
-            standing,
+            state,
             job: None,
             started: None,
             reports: Reports::default(),
         }
     }
 
-    fn pending(reason: &'static str, says: impl Into<String>) -> Self {
-        Self::without_job(Standing::new(BuildPhase::Pending, reason, says))
+    fn pending(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::without_job(RunState::new(BuildPhase::Pending, reason, message))
     }
 }
 
-struct Deciding<'a> {
-    seen: &'a Observed,
+struct Planner<'a> {
+    input: &'a BuildInput,
     key: &'a str,
     actions: Vec<Action>,
 }
 
-impl Deciding<'_> {
-    /// The state of the build; `None` if it is as in its status, because its run has ended.
-    fn standing(&mut self) -> Option<Come> {
+impl Planner<'_> {
+    /// The decision about the current run; `None` if that run has ended, so that the status stays
+    /// as it is.
+    fn state(&mut self) -> Option<RunDecision> {
         if self.remove_superseded() {
-            let says = "the Job of the earlier spec is being deleted";
-            return Some(Come::pending(reason::SUPERSEDED, says));
+            let message = "the Job of the earlier spec is being deleted";
+            return Some(RunDecision::pending(reason::SUPERSEDED, message));
         }
-        if has_ended(&self.seen.build) {
+        if has_ended(&self.input.build) {
             return None;
         }
-        let settings = match self.seen.build.settings() {
+        let settings = match self.input.build.settings() {
             Ok(settings) => settings,
             Err(problems) => return Some(invalid(&problems)),
         };
-        let job = self.seen.jobs.iter();
+        let job = self.input.jobs.iter();
         let mut job = job.filter(|job| names::run_of(job) == Some(self.key));
         if let Some(job) = job.next() {
             let job = job.clone();
             if self.is_history(&job) {
                 self.actions.push(delete(&job));
-                let says = "the Job of an earlier run of the same spec is being deleted";
-                return Some(Come::pending(reason::SUPERSEDED, says));
+                let message = "the Job of an earlier run of the same spec is being deleted";
+                return Some(RunDecision::pending(reason::SUPERSEDED, message));
             }
             return Some(self.with_job(&job, &settings));
         }
-        if has_job(&self.seen.build) {
-            return self.job_is_not_there();
+        if has_job(&self.input.build) {
+            return self.without_known_job();
         }
         Some(self.without_job(&settings))
     }
 
-    fn run<'a>(&'a self, settings: &'a BuildSettings, around: &'a Surroundings) -> Run<'a> {
+    fn run<'a>(&'a self, settings: &'a BuildSettings, installation: &'a Installation) -> Run<'a> {
         Run {
-            build: &self.seen.build,
+            build: &self.input.build,
             settings,
             key: self.key,
-            around,
+            installation,
             level: self.level(),
         }
     }
 
     fn status(&self) -> Option<&ImageBuildStatus> {
-        self.seen.build.status.as_ref()
+        self.input.build.status.as_ref()
     }
 
     /// The condition `Ready` of this run so far.
-    fn said_before(&self) -> Option<&Condition> {
+    fn previous_ready(&self) -> Option<&Condition> {
         let status = self
             .status()
             .filter(|it| it.run.as_deref() == Some(self.key));
@@ -247,12 +248,13 @@ impl Deciding<'_> {
         conditions.find(|condition| condition.type_ == kind::READY)
     }
 
-    /// Whether the Job is an earlier run of a spec that was changed and changed back since: the
-    /// status is about another run and a later generation. That run may have pushed the same tags.
+    /// Whether the Job belongs to an earlier run of the same spec, which was changed and changed
+    /// back since. The status is then about another run and a later generation. That run may have
+    /// pushed the same tags, so the Job is not reused.
     fn is_history(&self, job: &Job) -> bool {
-        let made = names::generation_of(job);
+        let created = names::generation_of(job);
         self.status().is_some_and(|it| {
-            let is_later = made.is_some() && it.observed_generation > made;
+            let is_later = created.is_some() && it.observed_generation > created;
             is_later && it.run.as_deref() != Some(self.key)
         })
     }
@@ -261,8 +263,8 @@ impl Deciding<'_> {
     /// that it is complete only seconds after its last step, so a Job whose run has pushed has
     /// ended, too.
     fn remove_superseded(&mut self) -> bool {
-        let pushed = &self.seen.pushed;
-        let others = self.seen.jobs.iter().filter(|job| {
+        let pushed = &self.input.pushed;
+        let others = self.input.jobs.iter().filter(|job| {
             let run = names::run_of(job);
             let has_pushed = run.is_some_and(|run| pushed.contains(run));
             run != Some(self.key) && !has_pushed && !has_job_ended(job)
@@ -273,58 +275,58 @@ impl Deciding<'_> {
         any
     }
 
-    fn without_job(&mut self, settings: &BuildSettings) -> Come {
-        let seen = self.seen;
+    fn without_job(&mut self, settings: &BuildSettings) -> RunDecision {
+        let input = self.input;
         if let Some(why) = self.obstacle(settings) {
             return why;
         }
-        if seen.build.spec.suspend {
-            return Come::pending(
+        if input.build.spec.suspend {
+            return RunDecision::pending(
                 reason::SUSPENDED,
                 "suspend is true, so the build does not run",
             );
         }
-        let Some(around) = &seen.around else {
-            let says = "the controller does not know its own image yet";
-            return Come::pending(reason::WAITING, says);
+        let Some(installation) = &input.installation else {
+            let message = "the controller does not know its own image yet";
+            return RunDecision::pending(reason::WAITING, message);
         };
-        let run = self.run(settings, around);
+        let run = self.run(settings, installation);
         if run.builder().is_none() {
-            let says = "build.image is not set, and the installation offers no builder: set it, or \
+            let message = "build.image is not set, and the installation offers no builder: set it, or \
                         start the controller with --builder-image";
-            return Come::pending(reason::NO_BUILDER, says);
+            return RunDecision::pending(reason::NO_BUILDER, message);
         }
-        if let Some(full) = seen.full {
-            return Come::pending(reason::QUEUED, full.to_string());
+        if let Some(full) = input.full {
+            return RunDecision::pending(reason::QUEUED, full.to_string());
         }
         match run.job() {
             Ok(job) => self.actions.push(Action::Create(Box::new(job))),
             Err(error) => {
-                let says = format!("the Job cannot be made: {error}");
-                let standing = Standing::new(BuildPhase::Failed, reason::INVALID, says);
-                return Come::without_job(standing);
+                let message = format!("the Job cannot be made: {error}");
+                let state = RunState::new(BuildPhase::Failed, reason::INVALID, message);
+                return RunDecision::without_job(state);
             }
         }
-        Come {
-            job: Some(names::job(&seen.build.name_any(), self.key)),
-            started: Some(seen.now),
-            ..Come::pending(reason::RUNNING, "the Job is made")
+        RunDecision {
+            job: Some(names::job(&input.build.name_any(), self.key)),
+            started: Some(input.now),
+            ..RunDecision::pending(reason::RUNNING, "the Job is made")
         }
     }
 
-    fn finish(mut self, come: Option<Come>) -> Plan {
-        let phase = match &come {
-            Some(come) => Some(come.standing.phase),
+    fn finish(mut self, decision: Option<RunDecision>) -> Plan {
+        let phase = match &decision {
+            Some(decision) => Some(decision.state.phase),
             None => self.status().and_then(|status| status.phase),
         };
         if phase.is_some_and(BuildPhase::is_final) {
             self.forget_history(phase);
         }
-        let next = come.as_ref().and_then(|come| come.standing.next);
-        let status = match come {
-            Some(come) => self.said(&come),
+        let next = decision.as_ref().and_then(|decision| decision.state.next);
+        let status = match decision {
+            Some(decision) => self.new_status(&decision),
             None => ImageBuildStatus {
-                observed_generation: self.seen.build.metadata.generation,
+                observed_generation: self.input.build.metadata.generation,
                 ..self.status().cloned().unwrap_or_default()
             },
         };
@@ -336,7 +338,7 @@ impl Deciding<'_> {
     }
 }
 
-fn invalid(problems: &[Problem]) -> Come {
+fn invalid(problems: &[Problem]) -> RunDecision {
     let first = problems
         .first()
         .map(ToString::to_string)
@@ -345,8 +347,8 @@ fn invalid(problems: &[Problem]) -> Come {
         0 | 1 => String::new(),
         count => format!(" (and {} more)", count - 1),
     };
-    let says = format!("{first}{more}");
-    Come::without_job(Standing::new(BuildPhase::Failed, reason::INVALID, says))
+    let message = format!("{first}{more}");
+    RunDecision::without_job(RunState::new(BuildPhase::Failed, reason::INVALID, message))
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ const DOCKER_CONFIG: &str = ".dockerconfigjson";
 
 /// What a Job is made from in addition to the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Surroundings {
+pub(super) struct Installation {
     /// The image of Coral's own steps.
     pub(super) image: String,
     /// The image of the builder that is used if a build names none.
@@ -52,7 +52,7 @@ pub(super) struct Run<'a> {
     pub(super) build: &'a ImageBuild,
     pub(super) settings: &'a BuildSettings,
     pub(super) key: &'a str,
-    pub(super) around: &'a Surroundings,
+    pub(super) installation: &'a Installation,
     /// The namespace's Pod Security level.
     pub(super) level: PodSecurity,
 }
@@ -86,7 +86,9 @@ impl Run<'_> {
 
     /// The image that builds; `None` if neither the build nor the installation names one.
     pub(super) fn builder(&self) -> Option<String> {
-        self.step().image.or_else(|| self.around.builder.clone())
+        self.step()
+            .image
+            .or_else(|| self.installation.builder.clone())
     }
 
     /// The Job, suspended until it is started.
@@ -185,7 +187,7 @@ impl Run<'_> {
     /// as the user of all steps without any.
     fn own_step(&self, step: Step, capabilities: &[&str], mounts: &[Value]) -> Value {
         let mut variables = self.variables();
-        variables.push((env::CONTROLLER, self.around.controller.clone()));
+        variables.push((env::CONTROLLER, self.installation.controller.clone()));
         let mut security = without_rights();
         security["readOnlyRootFilesystem"] = json!(true);
         security["seccompProfile"] = json!({"type": "RuntimeDefault"});
@@ -199,7 +201,7 @@ impl Run<'_> {
         }
         json!({
             "name": step.name(),
-            "image": self.around.image,
+            "image": self.installation.image,
             "imagePullPolicy": "IfNotPresent",
             "args": ["build-step", step.name()],
             "env": environment(&variables),

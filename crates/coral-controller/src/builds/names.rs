@@ -126,7 +126,7 @@ pub(super) fn owner<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference
 
 /// Whether the Job was made for this build. A user who may write Jobs in the namespace can give one any labels
 /// and owners. So the name must be that of the run as well, because status and ConfigMap are found by it.
-pub(super) fn is_of(found: &Job, build: &ImageBuild) -> bool {
+pub(super) fn belongs_to(found: &Job, build: &ImageBuild) -> bool {
     let uid = build.metadata.uid.as_ref();
     let mut owners = found.metadata.owner_references.iter().flatten();
     let is_owned = owners.any(|owner| Some(&owner.uid) == uid && owner.controller == Some(true));
@@ -182,16 +182,16 @@ mod tests {
             metadata: metadata(&build, "0123abcd"),
             ..Job::default()
         };
-        assert!(is_of(&own, &build));
+        assert!(belongs_to(&own, &build));
         let mut forged = own.clone();
         forged.metadata.name = Some("kube-root-ca.crt".to_owned());
-        assert!(!is_of(&forged, &build));
+        assert!(!belongs_to(&forged, &build));
         let mut owned = own.clone();
         owned.metadata.owner_references.as_mut().unwrap()[0].controller = None;
-        assert!(!is_of(&owned, &build));
+        assert!(!belongs_to(&owned, &build));
         let mut other = own;
         other.metadata.owner_references.as_mut().unwrap()[0].uid = "v".to_owned();
-        assert!(!is_of(&other, &build));
+        assert!(!belongs_to(&other, &build));
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Watches of Jobs and pods, in the namespaces that have a build to run, or had one not long ago, and hold
-//! the grant.
+//! Watches of Jobs and pods in the namespaces that hold the grant and have a build to run, or had
+//! one recently.
 //!
-//! Rights on Jobs exist only where an administrator granted them, so there is no watch over all
-//! namespaces. Rights on Jobs are not enough: the administrator of a namespace holds them, and so
-//! could pass them on to the controller. The verb `run` on ImageBuilds, which no role of Kubernetes
-//! includes, can only be granted by an administrator of the cluster.
+//! Rights on Jobs exist only in namespaces where an administrator granted them, so there is no
+//! watch over all namespaces. Rights on Jobs alone are not enough, because the administrator of a
+//! namespace holds them and could pass them on to the controller. The verb `run` on ImageBuilds is
+//! in no built-in role, so only a cluster administrator can grant it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,16 +20,17 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::names::SELECTOR;
-use crate::backoff::{Growth, has_come};
+use crate::backoff::{BackoffBounds, has_come};
 use crate::changes::{Changes, Topic};
 use crate::namespace_watches::NamespaceWatches;
 use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
 use crate::store::Store;
 
 /// How long a namespace is watched after its last build.
-const KEPT: Duration = Duration::from_mins(5);
-/// When a right that is missing is asked for again: an administrator waits for the effect.
-const AFTER_REFUSAL: Growth = Growth {
+const IDLE_RETENTION: Duration = Duration::from_mins(5);
+/// When a missing right is checked again. An administrator who has just granted it waits for the
+/// effect.
+const REFUSAL_BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(1),
 };
@@ -37,9 +38,9 @@ const AFTER_REFUSAL: Growth = Growth {
 /// One watched namespace.
 struct BuildNamespace {
     may_run: watch::Receiver<Option<bool>>,
-    /// Begun once the right is there: until then each watch would be refused.
+    /// `None` until the right is granted: before that, each watch would be refused.
     workloads: Option<Workloads>,
-    _asking: JoinSet<()>,
+    _poller: JoinSet<()>,
 }
 
 /// What is watched in a namespace.
@@ -53,7 +54,7 @@ impl BuildNamespace {
     fn begin(client: &Client, changes: &Changes, namespace: &str) -> Self {
         let (answer, may_run) = watch::channel(None);
         let mut asking = JoinSet::new();
-        let asked = Asking {
+        let asked = RightsPoller {
             client: client.clone(),
             changes: changes.clone(),
             namespace: namespace.to_owned(),
@@ -63,7 +64,7 @@ impl BuildNamespace {
         Self {
             may_run,
             workloads: None,
-            _asking: asking,
+            _poller: asking,
         }
     }
 
@@ -87,7 +88,7 @@ impl BuildNamespace {
     }
 
     /// The Jobs and pods of builds, as last seen.
-    fn look(&self) -> Workload {
+    fn snapshot(&self) -> Workload {
         let rights = self.rights();
         let mut found = Workload {
             rights,
@@ -136,11 +137,11 @@ impl Workload {
     }
 
     pub(super) fn add_pod(&mut self, pod: &Arc<Pod>) {
-        let made = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
+        let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0);
         for owner in pod.metadata.owner_references.iter().flatten() {
             let known = self.pods.entry(owner.uid.clone());
             let newest = known.or_insert_with(|| pod.clone());
-            if made(pod) > made(newest) {
+            if created(pod) > created(newest) {
                 *newest = pod.clone();
             }
         }
@@ -200,15 +201,15 @@ impl Workloads {
     }
 }
 
-/// Asks again and again whether builds may run in a namespace, until it is dropped.
-struct Asking {
+/// Checks periodically whether builds may run in a namespace, until it is dropped.
+struct RightsPoller {
     client: Client,
     changes: Changes,
     namespace: String,
     answer: watch::Sender<Option<bool>>,
 }
 
-impl Asking {
+impl RightsPoller {
     async fn run(self) {
         let mut refusals = 0;
         loop {
@@ -229,26 +230,26 @@ impl Asking {
             };
             let pause = match refusals {
                 0 => ASK_AGAIN_AFTER_GRANT,
-                refusals => AFTER_REFUSAL.after(refusals),
+                refusals => REFUSAL_BACKOFF.after(refusals),
             };
             tokio::time::sleep(crate::backoff::jittered(pause)).await;
         }
     }
 }
 
-/// The namespaces with a build to run, or that had one not long ago.
+/// The namespaces that have a build to run, or had one recently.
 #[derive(Default)]
-pub(super) struct BuildNamespaces(BTreeMap<String, Followed>);
+pub(super) struct BuildNamespaces(BTreeMap<String, WatchedNamespace>);
 
-struct Followed {
+struct WatchedNamespace {
     namespace: BuildNamespace,
     /// When it had a build to run last.
     used: Timestamp,
 }
 
 impl BuildNamespaces {
-    /// Watches these namespaces, and for a while those that were watched before: so the next build there
-    /// need not wait for the answer about rights and for the first lists.
+    /// Watches these namespaces, and keeps earlier watches for some time, so that the next build
+    /// there need not wait for the check of rights and the first lists.
     pub(super) fn follow(
         &mut self,
         client: &Client,
@@ -258,15 +259,18 @@ impl BuildNamespaces {
     ) {
         for namespace in namespaces {
             let known = self.0.entry(namespace.clone());
-            let known = known.or_insert_with(|| Followed {
+            let known = known.or_insert_with(|| WatchedNamespace {
                 namespace: BuildNamespace::begin(client, changes, namespace),
                 used: now,
             });
             known.used = now;
         }
         self.0.retain(|_, known| {
-            let until = known.used.saturating_add(KEPT).unwrap_or(Timestamp::MAX);
-            !has_come(until, now, KEPT)
+            let until = known
+                .used
+                .saturating_add(IDLE_RETENTION)
+                .unwrap_or(Timestamp::MAX);
+            !has_come(until, now, IDLE_RETENTION)
         });
         for (namespace, known) in &mut self.0 {
             known.namespace.follow(client, changes, namespace);
@@ -274,9 +278,9 @@ impl BuildNamespaces {
     }
 
     /// The Jobs and pods in each of them.
-    pub(super) fn look(&self) -> BTreeMap<String, Workload> {
+    pub(super) fn snapshot(&self) -> BTreeMap<String, Workload> {
         let all = self.0.iter();
-        all.map(|(name, known)| (name.clone(), known.namespace.look()))
+        all.map(|(name, known)| (name.clone(), known.namespace.snapshot()))
             .collect()
     }
 }

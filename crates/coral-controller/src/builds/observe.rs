@@ -9,29 +9,29 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
-use super::decide::{Observed, RegistrySeen, has_job, is_suspended};
-use super::job::Surroundings;
+use super::decide::{BuildInput, RegistryReadiness, has_job, is_suspended};
+use super::job::Installation;
 use super::namespaces::Workload;
-use super::{BuildsPart, Turn};
+use super::{BuildsPart, PassContext};
 use super::{names, outcome, routes};
 use crate::ObjectKey;
 use crate::api::ApiError;
 use crate::permission::Rights;
-use crate::results::Told;
+use crate::results::PushResult;
 use crate::shared::RegistryAccess;
 
 impl BuildsPart {
     pub(super) async fn observe(
         &self,
         build: &Arc<ImageBuild>,
-        turn: Turn<'_>,
-    ) -> Result<Observed, ApiError> {
+        context: PassContext<'_>,
+    ) -> Result<BuildInput, ApiError> {
         let key = ObjectKey::from_object(build.as_ref());
         let shared = &self.context.shared;
         let registries = shared.registries.get().unwrap_or_default();
         let output = output(build);
         let labels = self.labels(&key.namespace);
-        let mut observed = Observed {
+        let mut input = BuildInput {
             build: build.clone(),
             rights: Rights::Unknown,
             registry: self.registry(&key, &output, &labels, &registries),
@@ -39,33 +39,33 @@ impl BuildsPart {
             jobs: Vec::new(),
             foreign: None,
             pod: None,
-            told: None,
+            push_result: None,
             pushed: BTreeSet::new(),
             node: None,
-            around: self.surroundings(),
+            installation: self.installation(),
             ca: shared.ca.get(),
             loaded: registries.get(&output).and_then(|it| it.loaded.clone()),
-            full: turn.full,
+            full: context.full,
             registries_conf: String::new(),
-            now: turn.now,
+            now: context.now,
         };
-        let Some(workload) = turn.workload else {
-            return Ok(observed);
+        let Some(workload) = context.workload else {
+            return Ok(input);
         };
-        observed.rights = workload.rights;
-        if observed.rights == Rights::Granted {
-            self.find(workload, &key, &mut observed).await?;
+        input.rights = workload.rights;
+        if input.rights == Rights::Granted {
+            self.find(workload, &key, &mut input).await?;
         }
-        if observed.jobs.iter().any(|job| is_suspended(job)) {
-            observed.registries_conf = self.registries_conf(&output);
+        if input.jobs.iter().any(|job| is_suspended(job)) {
+            input.registries_conf = self.registries_conf(&output);
         }
-        Ok(observed)
+        Ok(input)
     }
 
     /// Adds the Job of the run, which was created just now.
-    pub(super) fn note_made(&self, observed: &mut Observed, job: Job) {
-        observed.jobs.push(Arc::new(job));
-        observed.registries_conf = self.registries_conf(&output(&observed.build));
+    pub(super) fn add_created_job(&self, input: &mut BuildInput, job: Job) {
+        input.jobs.push(Arc::new(job));
+        input.registries_conf = self.registries_conf(&output(&input.build));
     }
 
     /// Where base images are found. It is made only for a run that begins, because it reads all public
@@ -85,50 +85,50 @@ impl BuildsPart {
         &self,
         workload: &Workload,
         key: &ObjectKey,
-        observed: &mut Observed,
+        input: &mut BuildInput,
     ) -> Result<(), ApiError> {
-        let build = observed.build.clone();
+        let build = input.build.clone();
         let uid = build.metadata.uid.as_deref().unwrap_or_default();
         let jobs = workload.jobs_of(uid).iter();
-        let jobs = jobs.filter(|job| names::is_of(job, &build));
-        observed.jobs = jobs.cloned().collect();
+        let jobs = jobs.filter(|job| names::belongs_to(job, &build));
+        input.jobs = jobs.cloned().collect();
         let run = build.spec.run_key();
         let name = names::job(&key.name, &run);
         let is_known = |job: &Arc<Job>| job.name_any() == name;
         // A run that has not begun and cannot begin now has no Job that the watch does not know.
-        let may_begin = observed.registry == RegistrySeen::Ready
+        let may_begin = input.registry == RegistryReadiness::Ready
             && !build.spec.suspend
-            && observed.full.is_none();
-        if !observed.jobs.iter().any(is_known) && (may_begin || has_job(&build)) {
+            && input.full.is_none();
+        if !input.jobs.iter().any(is_known) && (may_begin || has_job(&build)) {
             // The watch sees only objects with Coral's labels, and it may be late.
             let at = ObjectKey::new(&key.namespace, &name);
             match self.writer.get::<Job>(&at).await? {
-                Some(job) if names::is_of(&job, &build) => observed.jobs.push(Arc::new(job)),
-                Some(job) => observed.foreign = Some(Arc::new(job)),
+                Some(job) if names::belongs_to(&job, &build) => input.jobs.push(Arc::new(job)),
+                Some(job) => input.foreign = Some(Arc::new(job)),
                 None => {}
             }
         }
-        let pods = observed.jobs.iter().filter_map(|job| {
+        let pods = input.jobs.iter().filter_map(|job| {
             let run = names::run_of(job)?;
             Some((run, workload.pod_of(job)?))
         });
-        observed.pushed = pods
-            .filter(|(_, pod)| outcome::has_pushed(pod) || self.told(pod).is_some())
+        input.pushed = pods
+            .filter(|(_, pod)| outcome::has_pushed(pod) || self.push_result(pod).is_some())
             .map(|(run, _)| run.to_owned())
             .collect();
-        let job = observed.jobs.iter().find(|job| is_known(job));
-        observed.pod = job.and_then(|job| workload.pod_of(job)).cloned();
-        observed.told = observed.pod.as_deref().and_then(|pod| self.told(pod));
-        let node = observed.pod.as_ref().and_then(|pod| pod.spec.as_ref());
+        let job = input.jobs.iter().find(|job| is_known(job));
+        input.pod = job.and_then(|job| workload.pod_of(job)).cloned();
+        input.push_result = input.pod.as_deref().and_then(|pod| self.push_result(pod));
+        let node = input.pod.as_ref().and_then(|pod| pod.spec.as_ref());
         let node = node.and_then(|spec| spec.node_name.clone());
-        observed.node =
+        input.node =
             node.and_then(|name| self.context.cluster.nodes.get(&ObjectKey::cluster(name)));
         Ok(())
     }
 
     /// The report of the step `push` of a pod.
-    pub(super) fn told(&self, pod: &Pod) -> Option<Arc<Told>> {
-        self.context.results.of(pod.metadata.uid.as_deref()?)
+    pub(super) fn push_result(&self, pod: &Pod) -> Option<Arc<PushResult>> {
+        self.context.results.for_pod(pod.metadata.uid.as_deref()?)
     }
 
     fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
@@ -145,23 +145,23 @@ impl BuildsPart {
         output: &ObjectKey,
         labels: &BTreeMap<String, String>,
         registries: &BTreeMap<ObjectKey, RegistryAccess>,
-    ) -> RegistrySeen {
+    ) -> RegistryReadiness {
         let Some(registry) = self.context.cluster.registries.get(output) else {
-            return RegistrySeen::Missing;
+            return RegistryReadiness::Missing;
         };
-        if !takes(&registry, &build.namespace, labels) {
-            return RegistrySeen::NotAllowed;
+        if !accepts_builds_from(&registry, &build.namespace, labels) {
+            return RegistryReadiness::NotAllowed;
         }
         match registries.get(output) {
-            Some(access) if access.ready => RegistrySeen::Ready,
-            _ => RegistrySeen::NotReady,
+            Some(access) if access.ready => RegistryReadiness::Ready,
+            _ => RegistryReadiness::NotReady,
         }
     }
 
-    fn surroundings(&self) -> Option<Surroundings> {
+    fn installation(&self) -> Option<Installation> {
         let config = &self.context.config;
         let image = self.context.shared.own_image.get()?;
-        Some(Surroundings {
+        Some(Installation {
             image: image.as_ref().clone(),
             builder: config.builder_image.clone(),
             controller: format!("https://coral-controller.{}.svc:443", config.namespace),
@@ -170,7 +170,7 @@ impl BuildsPart {
 }
 
 /// Whether a Registry accepts builds from a namespace with these labels.
-pub(crate) fn takes(
+pub(crate) fn accepts_builds_from(
     registry: &Registry,
     namespace: &str,
     labels: &BTreeMap<String, String>,

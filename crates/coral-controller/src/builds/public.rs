@@ -28,7 +28,7 @@ impl BuildsPart {
         let at = built::key(&key);
         let found = self.writer.get::<ConfigMap>(&at).await?;
         let before = match &found {
-            Some(found) if !built::is_of(found, &registry) => {
+            Some(found) if !built::belongs_to(found, &registry) => {
                 let note = format!(
                     "the ConfigMap {at} was not made for the Registry, so what is built there is not \
                      public: delete or rename it"

@@ -5,7 +5,7 @@
 //! condition `InQueue` records since when a build has waited, so the order survives a restart of
 //! the controller.
 
-mod left;
+mod leftover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,10 +22,10 @@ use super::decide::has_job;
 use super::namespaces::Workload;
 use super::reason;
 use crate::ObjectKey;
-use left::LingeringRuns;
+use leftover::LeftoverRuns;
 
 /// How long a run keeps its slot although the cluster does not start its pod.
-const PATIENCE: Duration = Duration::from_mins(1);
+const START_GRACE: Duration = Duration::from_mins(1);
 
 /// How many builds run at once; 0 is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -73,10 +73,10 @@ impl fmt::Display for Full {
     }
 }
 
-/// Runs whose Job was created, until the status shows it.
+/// The runs whose Job was created but which the status does not show yet.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    made: BTreeMap<ObjectKey, String>,
+    created: BTreeMap<ObjectKey, String>,
 }
 
 impl Queue {
@@ -87,7 +87,7 @@ impl Queue {
         open: &BTreeMap<ObjectKey, Arc<ImageBuild>>,
         now: Timestamp,
     ) -> Vec<ObjectKey> {
-        self.made.retain(|key, run| {
+        self.created.retain(|key, run| {
             let build = open.get(key);
             build.is_some_and(|build| !has_job(build) && build.spec.run_key() == *run)
         });
@@ -104,16 +104,16 @@ impl Queue {
 
     /// Whether the current run of a build has begun.
     fn runs(&self, key: &ObjectKey, build: &ImageBuild) -> bool {
-        has_job(build) || self.made.contains_key(key)
+        has_job(build) || self.created.contains_key(key)
     }
 
     /// Records that the Job of a build was created.
-    pub(super) fn has_made(&mut self, key: &ObjectKey, build: &ImageBuild) {
-        self.made.insert(key.clone(), build.spec.run_key());
+    pub(super) fn record_created(&mut self, key: &ObjectKey, build: &ImageBuild) {
+        self.created.insert(key.clone(), build.spec.run_key());
     }
 
-    /// The slots that are occupied at the beginning of a pass. `workloads` are what there is in each
-    /// namespace, and `has_ended` says of a pod whether nothing of it runs any more.
+    /// The slots that are occupied at the beginning of a pass. `workloads` has the Jobs and pods of
+    /// each namespace; `has_ended` returns whether a pod runs nothing any more.
     pub(super) fn slots(
         &self,
         open: &BTreeMap<ObjectKey, Arc<ImageBuild>>,
@@ -128,11 +128,11 @@ impl Queue {
             let uid = build.metadata.uid.as_deref()?;
             Some((uid, build.spec.run_key()))
         });
-        let left = LingeringRuns::find(workloads, &counted.collect(), has_ended, now);
+        let leftover = LeftoverRuns::find(workloads, &counted.collect(), has_ended, now);
         let mut slots = RunSlots {
             bounds,
-            next: left.next,
-            left: left.by_namespace,
+            next: leftover.next,
+            leftover: leftover.by_namespace,
             ..RunSlots::default()
         };
         for (key, build) in running {
@@ -151,7 +151,7 @@ impl Queue {
     }
 }
 
-/// Since when the run that the spec asks for waits for a slot, as the status says.
+/// When the run of the current spec began to wait for a slot, according to the status.
 fn queued_since(build: &ImageBuild) -> Option<Timestamp> {
     let mut queued = conditions(build).filter(|it| it.type_ == kind::IN_QUEUE);
     let queued = queued.find(|it| it.status == Truth::True.as_str())?;
@@ -166,9 +166,9 @@ fn is_granted(build: &ImageBuild) -> bool {
 
 /// Until when a run keeps its slot if the cluster does not start its pod.
 fn kept_from_running_until(build: &ImageBuild) -> Option<Timestamp> {
-    let is_kept = reason_of(build).is_some_and(|it| reason::KEEPS_FROM_RUNNING.contains(&it));
+    let is_kept = reason_of(build).is_some_and(|it| reason::BLOCKS_START.contains(&it));
     let began = build.status.as_ref()?.start_time.as_ref()?.0;
-    is_kept.then(|| began.saturating_add(PATIENCE).unwrap_or(Timestamp::MAX))
+    is_kept.then(|| began.saturating_add(START_GRACE).unwrap_or(Timestamp::MAX))
 }
 
 /// The reason of the condition `Ready`.
@@ -189,7 +189,7 @@ pub(super) struct RunSlots {
     /// Those of `running` whose pod the cluster does not start.
     stuck: BTreeSet<ObjectKey>,
     /// Runs that are not the current run of any build, by namespace.
-    left: BTreeMap<String, usize>,
+    leftover: BTreeMap<String, usize>,
     queued: BTreeMap<ObjectKey, Scope>,
     /// When the next run begins or ceases to count as stuck.
     next: Option<Timestamp>,
@@ -203,8 +203,8 @@ struct RunCount {
 }
 
 impl RunCount {
-    /// A pod that does not start uses no resources, but the number of such pods is limited too: if
-    /// they all start after all, at most twice the limit runs at once.
+    /// A pod that does not start uses no resources, so it does not fill a slot. Such pods are
+    /// limited as well: should they all start after all, at most twice the limit runs at once.
     fn fills(self, bound: usize) -> bool {
         bound != 0 && (self.all - self.stuck >= bound || self.all >= bound.saturating_mul(2))
     }
@@ -247,14 +247,14 @@ impl RunSlots {
         };
         let running = count(&self.running);
         RunCount {
-            all: running + self.left_in(namespace, running),
+            all: running + self.leftover_in(namespace, running),
             stuck: count(&self.stuck),
         }
     }
 
     fn count(&self) -> RunCount {
         let namespaces = self.running.iter().map(|key| &key.namespace);
-        let namespaces: BTreeSet<&String> = namespaces.chain(self.left.keys()).collect();
+        let namespaces: BTreeSet<&String> = namespaces.chain(self.leftover.keys()).collect();
         let all = namespaces.into_iter().map(|it| self.count_in(it));
         all.fold(RunCount { all: 0, stuck: 0 }, |sum, it| RunCount {
             all: sum.all + it.all,
@@ -262,13 +262,13 @@ impl RunSlots {
         })
     }
 
-    /// How many runs count that are not the current run of any build. A namespace with Jobs that only look
-    /// like those of builds cannot take more slots from others than its own builds could.
-    fn left_in(&self, namespace: &str, running: usize) -> usize {
-        let left = self.left.get(namespace).copied().unwrap_or_default();
+    /// How many leftover runs count against the limit. Jobs that only resemble those of builds must
+    /// not take more slots from other namespaces than builds of this one could.
+    fn leftover_in(&self, namespace: &str, running: usize) -> usize {
+        let leftover = self.leftover.get(namespace).copied().unwrap_or_default();
         match self.bounds.namespace {
-            0 => left,
-            bound => left.min(bound.saturating_sub(running)),
+            0 => leftover,
+            bound => leftover.min(bound.saturating_sub(running)),
         }
     }
 

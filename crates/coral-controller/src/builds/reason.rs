@@ -3,4 +3,4 @@
 pub(super) use coral_api::image_build::reason::*;
 
 /// Reasons that pass by themselves.
-pub(super) const NEEDS_NO_PERSON: [&str; 5] = [WAITING, QUEUED, PUBLISHING, SUPERSEDED, SUSPENDED];
+pub(super) const TRANSIENT: [&str; 5] = [WAITING, QUEUED, PUBLISHING, SUPERSEDED, SUSPENDED];

@@ -17,7 +17,7 @@ const MAX_HOSTS: usize = 1500;
 
 /// How the images of a host are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Found {
+struct HostRoute {
     /// The Registry that is asked, as it stands in references.
     registry: String,
     /// Whether the host itself is asked after a miss.
@@ -37,7 +37,7 @@ pub(super) fn registries_conf<'a>(
     let public = registries.get(output).and_then(|it| it.loaded.as_deref());
     let public = public.into_iter().flat_map(hosts_of);
     for host in public.chain(mirrored) {
-        hosts.entry(host).or_insert_with(|| Found {
+        hosts.entry(host).or_insert_with(|| HostRoute {
             registry: names::registry_host(&output.namespace, &output.name),
             may_ask_source: true,
         });
@@ -49,7 +49,7 @@ pub(super) fn registries_conf<'a>(
 fn routed<'a>(
     routes: impl Iterator<Item = &'a RegistryRoute>,
     registries: &BTreeMap<ObjectKey, RegistryAccess>,
-) -> BTreeMap<String, Found> {
+) -> BTreeMap<String, HostRoute> {
     let mut routes: Vec<&RegistryRoute> = routes.collect();
     let age = |route: &RegistryRoute| route.metadata.creation_timestamp.as_ref().map(|at| at.0);
     routes.sort_by(|a, b| (age(a), &a.metadata.name).cmp(&(age(b), &b.metadata.name)));
@@ -65,7 +65,7 @@ fn routed<'a>(
         let is_everywhere = spec.node_selector.is_empty();
         let never = policy == SourcePolicy::NeverContactSource && is_everywhere;
         for host in &spec.hosts {
-            hosts.entry(host.clone()).or_insert_with(|| Found {
+            hosts.entry(host.clone()).or_insert_with(|| HostRoute {
                 registry: names::registry_host(&key.namespace, &key.name),
                 may_ask_source: !never,
             });
@@ -108,7 +108,7 @@ fn host_of(component: &str) -> Option<String> {
     Host::parse(&host).ok().map(|host| host.as_str().to_owned())
 }
 
-fn text(hosts: &BTreeMap<String, Found>) -> String {
+fn text(hosts: &BTreeMap<String, HostRoute>) -> String {
     let mut text = String::from(
         "# Written by Coral: where images are found inside the cluster.\n\
          unqualified-search-registries = [\"docker.io\"]\n\
@@ -199,12 +199,16 @@ mod tests {
         ] {
             assert_eq!(into(&mirror(namespace, &registry)), BTreeSet::new());
         }
-        let said = registries_conf([].iter(), &registries(&[]), &output, hosts);
+        let new_status = registries_conf([].iter(), &registries(&[]), &output, hosts);
         assert!(
-            said.contains("[[registry.mirror]]\nlocation = \"reg.coral-system.svc:5000/quay.io\""),
-            "{said}"
+            new_status
+                .contains("[[registry.mirror]]\nlocation = \"reg.coral-system.svc:5000/quay.io\""),
+            "{new_status}"
         );
-        assert!(said.contains("location = \"quay.io\"\n"), "{said}");
+        assert!(
+            new_status.contains("location = \"quay.io\"\n"),
+            "{new_status}"
+        );
     }
 
     #[test]
@@ -216,7 +220,7 @@ mod tests {
             route("never", "2026-01-01T00:00:00Z", &never),
             route("allow", "2026-01-01T00:00:00Z", &allow),
         ];
-        let said = conf(
+        let new_status = conf(
             &routes,
             &[
                 "localhost_5001/a/b",
@@ -225,7 +229,7 @@ mod tests {
             ],
         );
         assert_eq!(
-            said,
+            new_status,
             "# Written by Coral: where images are found inside the cluster.\n\
              unqualified-search-registries = [\"docker.io\"]\n\
              short-name-mode = \"disabled\"\n\
@@ -249,9 +253,9 @@ mod tests {
             route("older", "2026-01-01T00:00:00Z", &older),
             route("lost", "2026-01-01T00:00:00Z", &lost),
         ];
-        let said = conf(&routes, &[]);
-        assert!(said.contains("[[registry.mirror]]"), "{said}");
-        assert!(!said.contains("b.example"), "{said}");
+        let new_status = conf(&routes, &[]);
+        assert!(new_status.contains("[[registry.mirror]]"), "{new_status}");
+        assert!(!new_status.contains("b.example"), "{new_status}");
     }
 
     #[test]
@@ -261,7 +265,10 @@ mod tests {
             "sourcePolicy": "NeverContactSource",
             "nodeSelector": [{"key": "zone", "operator": "In", "values": ["a"]}],
         });
-        let said = conf(&[route("some", "2026-01-01T00:00:00Z", &spec)], &[]);
-        assert!(said.contains("location = \"docker.io\"\n"), "{said}");
+        let new_status = conf(&[route("some", "2026-01-01T00:00:00Z", &spec)], &[]);
+        assert!(
+            new_status.contains("location = \"docker.io\"\n"),
+            "{new_status}"
+        );
     }
 }

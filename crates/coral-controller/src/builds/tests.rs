@@ -102,8 +102,8 @@ async fn a_build_becomes_one_job_once_the_right_is_there() {
         "group": "stvz.io", "resource": "imagebuilds", "verb": "run", "namespace": "team-a",
     });
     assert_eq!(review, &expected);
-    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
-    assert_eq!(said["status"]["job"], jobs[0]["metadata"]["name"]);
+    let new_status = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(new_status["status"]["job"], jobs[0]["metadata"]["name"]);
     // It is looked at and let run by the same pass.
     let name = jobs[0]["metadata"]["name"].as_str().unwrap();
     let changes = writes.to(&format!("/jobs/{name}"));
@@ -125,10 +125,10 @@ async fn a_job_of_which_the_api_server_dropped_the_user_namespace_is_not_let_run
     });
     let mut part = BuildsPart::new(&context, &Metrics::default());
     let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
-    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
-    assert_eq!(said["status"]["phase"], "Failed", "{said}");
-    let ready = &said["status"]["conditions"][0];
-    assert_eq!(ready["reason"], "UserNamespacesUnsupported", "{said}");
+    let new_status = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(new_status["status"]["phase"], "Failed", "{new_status}");
+    let ready = &new_status["status"]["conditions"][0];
+    assert_eq!(ready["reason"], "UserNamespacesUnsupported", "{new_status}");
     let name = jobs[0]["metadata"]["name"].as_str().unwrap();
     assert_eq!(writes.to(&format!("/jobs/{name}")), Vec::<Value>::new());
 }
@@ -138,14 +138,14 @@ async fn a_job_that_could_not_be_let_run_is_in_the_status_and_let_run_later() {
     let (context, server) = ready_to_run(&json!({"builds": "yes"}));
     let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
     let down = is_down.clone();
-    let made = Arc::new(std::sync::Mutex::new(None));
+    let created = Arc::new(std::sync::Mutex::new(None));
     let writes = server.serve(move |asked: &ReceivedRequest| {
         let is_job = asked.uri.contains("/jobs");
         if is_job && asked.method == http::Method::POST {
-            *made.lock().unwrap() = Some(asked.body.clone());
+            *created.lock().unwrap() = Some(asked.body.clone());
         }
         let is_read = asked.method == http::Method::GET && asked.uri.contains("/jobs/");
-        if let Some(job) = made.lock().unwrap().clone().filter(|_| is_read) {
+        if let Some(job) = created.lock().unwrap().clone().filter(|_| is_read) {
             return Some((200, job));
         }
         let is_start = asked.method == http::Method::PATCH && is_job;
@@ -155,8 +155,8 @@ async fn a_job_that_could_not_be_let_run_is_in_the_status_and_let_run_later() {
     let mut part = BuildsPart::new(&context, &Metrics::default());
     let jobs = passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
     let name = jobs[0]["metadata"]["name"].as_str().unwrap();
-    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
-    assert_eq!(said["status"]["job"], name);
+    let new_status = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(new_status["status"]["job"], name);
     assert_eq!(writes.to(&format!("/jobs/{name}")).len(), 1);
     is_down.store(false, Ordering::Relaxed);
     part.pass(at(1)).await.unwrap();
@@ -215,18 +215,20 @@ async fn without_the_right_nothing_is_read_or_made_in_the_namespace() {
         review.then_some((201, no))
     });
     let mut part = BuildsPart::new(&context, &Metrics::default());
-    let mut said = Value::Null;
-    while !said.to_string().contains("NotGranted") {
+    let mut new_status = Value::Null;
+    while !new_status.to_string().contains("NotGranted") {
         let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
         part.pass(at(0)).await.unwrap();
-        said = json!(writes.to("/imagebuilds/shop/status"));
-        if !said.to_string().contains("NotGranted") {
+        new_status = json!(writes.to("/imagebuilds/shop/status"));
+        if !new_status.to_string().contains("NotGranted") {
             subscription.changed().await;
         }
     }
     assert!(
-        said.to_string().contains("coral grant --builds team-a"),
-        "{said}"
+        new_status
+            .to_string()
+            .contains("coral grant --builds team-a"),
+        "{new_status}"
     );
 }
 
@@ -236,13 +238,25 @@ async fn a_registry_takes_the_namespaces_that_it_selects_and_its_own() {
     let writes = server.serve(|_| None);
     let mut part = BuildsPart::new(&context, &Metrics::default());
     part.pass(at(0)).await.unwrap();
-    let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
-    assert!(said.contains("NotAllowed"), "{said}");
+    let new_status = json!(writes.to("/imagebuilds/shop/status")).to_string();
+    assert!(new_status.contains("NotAllowed"), "{new_status}");
     let registry = registry_of(&context);
     let labels = |value: &str| BTreeMap::from([("builds".to_owned(), value.to_owned())]);
-    assert!(observe::takes(&registry, "team-a", &labels("yes")));
-    assert!(!observe::takes(&registry, "team-a", &labels("no")));
-    assert!(observe::takes(&registry, "coral-system", &labels("no")));
+    assert!(observe::accepts_builds_from(
+        &registry,
+        "team-a",
+        &labels("yes")
+    ));
+    assert!(!observe::accepts_builds_from(
+        &registry,
+        "team-a",
+        &labels("no")
+    ));
+    assert!(observe::accepts_builds_from(
+        &registry,
+        "coral-system",
+        &labels("no")
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +277,7 @@ async fn a_build_that_waits_for_its_registry_costs_no_question_at_each_pass() {
     loop {
         let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
         part.pass(at(0)).await.unwrap();
-        if part.namespaces.look()["team-a"].rights == Rights::Granted {
+        if part.namespaces.snapshot()["team-a"].rights == Rights::Granted {
             break;
         }
         subscription.changed().await;
@@ -271,8 +285,8 @@ async fn a_build_that_waits_for_its_registry_costs_no_question_at_each_pass() {
     for _ in 0..3 {
         part.pass(at(0)).await.unwrap();
     }
-    let said = json!(writes.to("/imagebuilds/shop/status")).to_string();
-    assert!(said.contains("RegistryNotReady"), "{said}");
+    let new_status = json!(writes.to("/imagebuilds/shop/status")).to_string();
+    assert!(new_status.contains("RegistryNotReady"), "{new_status}");
     assert_eq!(asked_for_jobs.load(Ordering::Relaxed), 0);
 }
 
@@ -292,8 +306,10 @@ async fn a_refusal_that_no_grant_helps_against_is_not_blamed_on_one() {
     });
     let mut part = BuildsPart::new(&context, &Metrics::default());
     passes_until(&mut part, &writes, "/namespaces/team-a/jobs").await;
-    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
-    let message = said["status"]["conditions"][0]["message"].as_str().unwrap();
+    let new_status = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    let message = new_status["status"]["conditions"][0]["message"]
+        .as_str()
+        .unwrap();
     assert!(
         message.ends_with("exceeded quota: jobs, used: 3, limited: 3"),
         "{message}"
@@ -308,19 +324,22 @@ async fn a_grant_without_the_reading_of_jobs_is_said_on_the_build() {
         is_read.then(|| (403, forbidden(r#"User "c" cannot get resource "jobs""#)))
     });
     let mut part = BuildsPart::new(&context, &Metrics::default());
-    let mut said = String::new();
+    let mut new_status = String::new();
     for _ in 0..10 {
         let mut subscription = context.changes.subscribe(BuildsPart::TOPICS);
         part.pass(at(0)).await.unwrap();
-        said = json!(writes.to("/imagebuilds/shop/status")).to_string();
-        if said.contains("ApplyFailed") {
+        new_status = json!(writes.to("/imagebuilds/shop/status")).to_string();
+        if new_status.contains("ApplyFailed") {
             break;
         }
-        let changed = tokio::time::timeout(GROWTH.longest, subscription.changed());
+        let changed = tokio::time::timeout(BACKOFF.longest, subscription.changed());
         let _ = changed.await;
     }
-    assert!(said.contains("cannot get resource"), "{said}");
-    assert!(said.contains("coral grant --builds team-a"), "{said}");
+    assert!(new_status.contains("cannot get resource"), "{new_status}");
+    assert!(
+        new_status.contains("coral grant --builds team-a"),
+        "{new_status}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,11 +372,11 @@ async fn a_run_is_reported_though_an_old_job_of_its_history_cannot_be_deleted() 
     });
     let mut part = BuildsPart::new(&context, &Metrics::default());
     passes_until(&mut part, &writes, "/namespaces/team-a/jobs/shop-00000000").await;
-    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
-    assert_eq!(said["status"]["phase"], "Failed", "{said}");
+    let new_status = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(new_status["status"]["phase"], "Failed", "{new_status}");
     assert_eq!(
-        said["status"]["conditions"][0]["reason"], "PodLost",
-        "{said}"
+        new_status["status"]["conditions"][0]["reason"], "PodLost",
+        "{new_status}"
     );
 }
 
@@ -380,10 +399,10 @@ async fn a_job_that_cannot_be_made_is_tried_again_later_and_the_status_does_not_
         1,
         "not before its time"
     );
-    let said = writes.to("/imagebuilds/shop/status").pop().unwrap();
-    assert_eq!(said["status"]["phase"], "Pending");
-    assert_eq!(said["status"]["job"], Value::Null);
-    let ready = &said["status"]["conditions"][0];
+    let new_status = writes.to("/imagebuilds/shop/status").pop().unwrap();
+    assert_eq!(new_status["status"]["phase"], "Pending");
+    assert_eq!(new_status["status"]["job"], Value::Null);
+    let ready = &new_status["status"]["conditions"][0];
     assert_eq!(ready["reason"], "ApplyFailed");
     let message = ready["message"].as_str().unwrap();
     assert!(message.contains("cannot create resource"), "{message}");

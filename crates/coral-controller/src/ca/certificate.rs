@@ -66,7 +66,7 @@ pub(crate) enum CertificateError {
 
 /// Why a certificate has to be reissued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
+pub(crate) enum RenewalReason {
     /// There is none.
     Missing,
     /// It, or its key, cannot be read.
@@ -79,9 +79,9 @@ pub(crate) enum Due {
     Age,
 }
 
-impl Due {
+impl RenewalReason {
     /// In words, for events and logs.
-    pub(crate) fn words(self) -> &'static str {
+    pub(crate) fn reason_text(self) -> &'static str {
         match self {
             Self::Missing => "there was none",
             Self::Unreadable => "the previous one could not be read",
@@ -93,14 +93,14 @@ impl Due {
 }
 
 /// The fields of a certificate that matter here.
-struct Facts {
+struct CertificateFields {
     dns: BTreeSet<String>,
     addresses: BTreeSet<IpAddr>,
     not_before: Timestamp,
     not_after: Timestamp,
 }
 
-impl Facts {
+impl CertificateFields {
     /// Two thirds of the life are over.
     fn renewal(&self) -> Timestamp {
         let life = self.not_after.duration_since(self.not_before);
@@ -116,24 +116,27 @@ pub(crate) fn due(
     names: &Names,
     authority: &Authority,
     now: Timestamp,
-) -> Result<Timestamp, Due> {
-    let pair = pair.ok_or(Due::Missing)?;
-    let (facts, is_ours) = look(pair, authority).map_err(|_| Due::Unreadable)?;
+) -> Result<Timestamp, RenewalReason> {
+    let pair = pair.ok_or(RenewalReason::Missing)?;
+    let (fields, is_ours) = inspect(pair, authority).map_err(|_| RenewalReason::Unreadable)?;
     if !is_ours {
-        return Err(Due::OtherAuthority);
+        return Err(RenewalReason::OtherAuthority);
     }
     let dns: BTreeSet<String> = names.dns.iter().cloned().collect();
-    if facts.dns != dns || facts.addresses != names.addresses {
-        return Err(Due::OtherNames);
+    if fields.dns != dns || fields.addresses != names.addresses {
+        return Err(RenewalReason::OtherNames);
     }
-    let renewal = facts.renewal();
-    if now >= renewal || now < facts.not_before {
-        return Err(Due::Age);
+    let renewal = fields.renewal();
+    if now >= renewal || now < fields.not_before {
+        return Err(RenewalReason::Age);
     }
     Ok(renewal)
 }
 
-fn look(pair: &Pair, authority: &Authority) -> Result<(Facts, bool), CertificateError> {
+fn inspect(
+    pair: &Pair,
+    authority: &Authority,
+) -> Result<(CertificateFields, bool), CertificateError> {
     check_key(pair)?;
     let (_, issuer) = parse_x509_pem(authority.pair.certificate.as_bytes())
         .map_err(|_| CertificateError::Certificate)?;
@@ -145,7 +148,7 @@ fn look(pair: &Pair, authority: &Authority) -> Result<(Facts, bool), Certificate
             && certificate
                 .verify_signature(Some(issuer.public_key()))
                 .is_ok();
-        Ok((facts(certificate)?, is_ours))
+        Ok((fields(certificate)?, is_ours))
     })
 }
 
@@ -160,7 +163,7 @@ fn with_certificate<T>(
     read(&certificate)
 }
 
-fn facts(certificate: &X509Certificate<'_>) -> Result<Facts, CertificateError> {
+fn fields(certificate: &X509Certificate<'_>) -> Result<CertificateFields, CertificateError> {
     let broken = |_| CertificateError::Certificate;
     let (mut dns, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     let names = certificate
@@ -180,7 +183,7 @@ fn facts(certificate: &X509Certificate<'_>) -> Result<Facts, CertificateError> {
     let validity = certificate.validity();
     let not_before = Timestamp::from_second(validity.not_before.timestamp()).map_err(broken)?;
     let not_after = Timestamp::from_second(validity.not_after.timestamp()).map_err(broken)?;
-    Ok(Facts {
+    Ok(CertificateFields {
         dns,
         addresses,
         not_before,
@@ -261,7 +264,7 @@ impl Authority {
 
     /// When two thirds of its life are over.
     pub(crate) fn renewal(&self) -> Result<Timestamp, CertificateError> {
-        with_certificate(&self.pair.certificate, facts).map(|facts| facts.renewal())
+        with_certificate(&self.pair.certificate, fields).map(|fields| fields.renewal())
     }
 
     /// Issues a certificate of a server, with a new key (ECDSA on P-256).
@@ -327,8 +330,8 @@ mod tests {
         let renewal = due_at(0).unwrap();
         assert!(renewal > at(242) && renewal < at(244), "{renewal}");
         assert_eq!(due_at(242), Ok(renewal));
-        assert_eq!(due_at(244), Err(Due::Age));
-        assert_eq!(due_at(-1), Err(Due::Age));
+        assert_eq!(due_at(244), Err(RenewalReason::Age));
+        assert_eq!(due_at(-1), Err(RenewalReason::Age));
     }
 
     #[test]
@@ -337,16 +340,19 @@ mod tests {
         let pair = authority.issue(&names(), at(0)).unwrap();
         let other = Authority::generate(at(0)).unwrap();
         let now = at(1);
-        assert_eq!(due(None, &names(), &authority, now), Err(Due::Missing));
+        assert_eq!(
+            due(None, &names(), &authority, now),
+            Err(RenewalReason::Missing)
+        );
         assert_eq!(
             due(Some(&pair), &names(), &other, now),
-            Err(Due::OtherAuthority)
+            Err(RenewalReason::OtherAuthority)
         );
         let mut fewer = names();
         fewer.addresses.clear();
         assert_eq!(
             due(Some(&pair), &fewer, &authority, now),
-            Err(Due::OtherNames)
+            Err(RenewalReason::OtherNames)
         );
         let mut other_key = pair.clone();
         other_key.key = authority.issue(&names(), at(0)).unwrap().key;
@@ -357,7 +363,7 @@ mod tests {
         for pair in [other_key, broken] {
             assert_eq!(
                 due(Some(&pair), &names(), &authority, now),
-                Err(Due::Unreadable)
+                Err(RenewalReason::Unreadable)
             );
         }
     }

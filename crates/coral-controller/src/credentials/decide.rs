@@ -14,7 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt as _};
 
 use super::identity::Identity;
-use crate::builds::{is_like_a_host, takes};
+use crate::builds::{accepts_builds_from, is_like_a_host};
 
 /// How long a credential lives.
 pub(super) const LIFE: Duration = Duration::from_mins(10);
@@ -47,7 +47,7 @@ pub(super) struct Granted {
     pub(super) subject: String,
     /// What it is for.
     pub(super) access: Vec<RepositoryAccess>,
-    /// Who built, for the provenance; none before the build has ended.
+    /// The container that built, for the provenance; `None` before the build has ended.
     pub(super) builder: Option<Builder>,
 }
 
@@ -120,17 +120,17 @@ pub(super) enum Denied {
 }
 
 /// Decides what the pod gets.
-pub(super) fn decide(seen: &CredentialFacts) -> Result<Granted, Denied> {
-    let pod = pod(seen)?;
-    let job = job(seen, pod)?;
-    let build = build(seen, job)?;
-    turn(seen.step, pod)?;
-    let host = host(seen, build)?;
-    let namespace = &seen.identity.namespace;
+pub(super) fn decide(facts: &CredentialFacts) -> Result<Granted, Denied> {
+    let pod = pod(facts)?;
+    let job = job(facts, pod)?;
+    let build = build(facts, job)?;
+    slot(facts.step, pod)?;
+    let host = host(facts, build)?;
+    let namespace = &facts.identity.namespace;
     if is_like_a_host(namespace) {
         return Err(Denied::HostName);
     }
-    let actions: &[Action] = match seen.step {
+    let actions: &[Action] = match facts.step {
         Step::Fetch => &[Action::Pull],
         Step::Push => &[Action::Pull, Action::Push],
         Step::Build => return Err(Denied::NoCredential),
@@ -141,7 +141,7 @@ pub(super) fn decide(seen: &CredentialFacts) -> Result<Granted, Denied> {
         subject: format!(
             "build/{namespace}/{}/{run}/{}",
             build.name_any(),
-            seen.step.name()
+            facts.step.name()
         ),
         access: vec![RepositoryAccess::new(format!("{namespace}/**"), actions)],
         builder: builder(pod),
@@ -149,10 +149,10 @@ pub(super) fn decide(seen: &CredentialFacts) -> Result<Granted, Denied> {
 }
 
 /// The running pod that the token was made for, if it says that it belongs to a build.
-fn pod(seen: &CredentialFacts) -> Result<&Pod, Denied> {
-    let pod = seen.pod.as_ref().ok_or(Denied::PodGone)?;
-    let is_same = pod.metadata.uid.as_deref() == Some(&seen.identity.uid)
-        && pod.namespace().as_deref() == Some(&seen.identity.namespace);
+fn pod(facts: &CredentialFacts) -> Result<&Pod, Denied> {
+    let pod = facts.pod.as_ref().ok_or(Denied::PodGone)?;
+    let is_same = pod.metadata.uid.as_deref() == Some(&facts.identity.uid)
+        && pod.namespace().as_deref() == Some(&facts.identity.namespace);
     if !is_same || pod.metadata.deletion_timestamp.is_some() {
         return Err(Denied::PodGone);
     }
@@ -167,12 +167,12 @@ fn pod(seen: &CredentialFacts) -> Result<&Pod, Denied> {
 }
 
 /// The Job that controls the pod.
-fn job<'a>(seen: &'a CredentialFacts, pod: &Pod) -> Result<&'a Job, Denied> {
+fn job<'a>(facts: &'a CredentialFacts, pod: &Pod) -> Result<&'a Job, Denied> {
     let owner = job_of(pod).ok_or(Denied::NotABuild)?;
-    let job = seen.job.as_ref().ok_or(Denied::JobEnded)?;
+    let job = facts.job.as_ref().ok_or(Denied::JobEnded)?;
     let is_same = job.metadata.uid.as_deref() == Some(&owner.uid)
         && job.name_any() == owner.name
-        && job.namespace().as_deref() == Some(&seen.identity.namespace);
+        && job.namespace().as_deref() == Some(&facts.identity.namespace);
     if !is_same {
         return Err(Denied::NotABuild);
     }
@@ -192,19 +192,19 @@ fn job<'a>(seen: &'a CredentialFacts, pod: &Pod) -> Result<&'a Job, Denied> {
 }
 
 /// The build whose run the Job is.
-fn build<'a>(seen: &'a CredentialFacts, job: &Job) -> Result<&'a ImageBuild, Denied> {
+fn build<'a>(facts: &'a CredentialFacts, job: &Job) -> Result<&'a ImageBuild, Denied> {
     let owner = build_of(job).ok_or(Denied::NotABuild)?;
-    let build = seen.build.as_ref().ok_or(Denied::BuildEnded)?;
+    let build = facts.build.as_ref().ok_or(Denied::BuildEnded)?;
     let is_same = build.metadata.uid.as_deref() == Some(&owner.uid)
         && build.name_any() == owner.name
-        && build.namespace().as_deref() == Some(&seen.identity.namespace);
+        && build.namespace().as_deref() == Some(&facts.identity.namespace);
     if !is_same {
         return Err(Denied::NotABuild);
     }
     if build.metadata.deletion_timestamp.is_some() || build.spec.suspend {
         return Err(Denied::BuildEnded);
     }
-    is_current(seen.step, build, &job.name_any())?;
+    is_current(facts.step, build, &job.name_any())?;
     match build.status.as_ref().and_then(|status| status.phase) {
         Some(BuildPhase::Succeeded | BuildPhase::Failed | BuildPhase::Cancelled) => {
             Err(Denied::BuildEnded)
@@ -252,9 +252,9 @@ fn controller<'a>(
     is_of_kind.then_some(controller)
 }
 
-/// Whether it is the step's turn: a step gets its rights neither before it begins nor after it has ended.
-/// The API server may be behind the node.
-fn turn(step: Step, pod: &Pod) -> Result<(), Denied> {
+/// Checks the order of the steps: a step has rights only from its start to its end. The API server
+/// may lag behind the node.
+fn slot(step: Step, pod: &Pod) -> Result<(), Denied> {
     let name = step.name();
     let fetched = has_ended(initial(pod, Step::Fetch.name()));
     let built = has_ended(initial(pod, Step::Build.name()));
@@ -294,15 +294,15 @@ fn has_ended(status: Option<&ContainerStatus>) -> Option<&ContainerStateTerminat
 }
 
 /// The Registry's host, if the namespace may build into it.
-fn host(seen: &CredentialFacts, build: &ImageBuild) -> Result<String, Denied> {
+fn host(facts: &CredentialFacts, build: &ImageBuild) -> Result<String, Denied> {
     let named = &build.spec.output.registry;
-    let registry = seen.registry.as_ref().ok_or(Denied::NoRegistry)?;
+    let registry = facts.registry.as_ref().ok_or(Denied::NoRegistry)?;
     let is_same = registry.name_any() == named.name
         && registry.namespace().as_deref() == Some(&named.namespace);
     if !is_same || registry.metadata.deletion_timestamp.is_some() {
         return Err(Denied::NoRegistry);
     }
-    if !takes(registry, &seen.identity.namespace, &seen.labels) {
+    if !accepts_builds_from(registry, &facts.identity.namespace, &facts.labels) {
         return Err(Denied::NotAllowed);
     }
     Ok(names::registry_host(&named.namespace, &named.name))

@@ -1,5 +1,5 @@
-//! How much the endpoint does at once, and how often one client may ask: each question costs the API
-//! server some.
+//! Limits of the endpoint: how many requests are processed at once, and how often one client may
+//! ask. Each request costs the API server several calls.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Requests that are processed at once.
 const AT_ONCE: usize = 16;
-/// How long a request waits for its turn.
-const TURN: Duration = Duration::from_secs(5);
+/// How long a request waits for a slot.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Requests that one client may send in a row. A step asks once, and a few times more while the API
 /// server does not know yet that it runs.
 const BURST: u32 = 30;
@@ -20,14 +20,14 @@ const REFILL: Duration = Duration::from_millis(500);
 
 /// The bounds of the endpoint.
 pub(super) struct Limits {
-    turns: Semaphore,
+    slots: Semaphore,
     clients: Mutex<ClientBuckets>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            turns: Semaphore::new(AT_ONCE),
+            slots: Semaphore::new(AT_ONCE),
             clients: Mutex::new(ClientBuckets::new(BURST, REFILL)),
         }
     }
@@ -44,10 +44,10 @@ impl Limits {
         wait
     }
 
-    /// A turn among all requests; `None` if there are too many.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = tokio::time::timeout(TURN, self.turns.acquire()).await;
-        turn.ok().and_then(Result::ok)
+    /// Waits for one of the slots; `None` if none becomes free in time.
+    pub(super) async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        let slot = tokio::time::timeout(SLOT_TIMEOUT, self.slots.acquire()).await;
+        slot.ok().and_then(Result::ok)
     }
 }
 
@@ -71,12 +71,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn more_requests_than_are_worked_on_at_once_end_in_a_refusal() {
         let limits = Limits::default();
-        let mut turns = Vec::new();
+        let mut slots = Vec::new();
         for _ in 0..AT_ONCE {
-            turns.push(limits.turn().await.unwrap());
+            slots.push(limits.slot().await.unwrap());
         }
-        assert!(limits.turn().await.is_none());
-        turns.pop();
-        assert!(limits.turn().await.is_some());
+        assert!(limits.slot().await.is_none());
+        slots.pop();
+        assert!(limits.slot().await.is_some());
     }
 }

@@ -18,9 +18,9 @@ const USER: &str = "credentials";
 
 /// The key that credentials are signed with, once it is known. Cheap to clone; all clones share one state.
 #[derive(Clone, Default)]
-pub(super) struct Material(Arc<RwLock<Option<SigningKey>>>);
+pub(super) struct SigningMaterial(Arc<RwLock<Option<SigningKey>>>);
 
-impl Material {
+impl SigningMaterial {
     /// The signing key.
     pub(super) fn key(&self) -> Option<SigningKey> {
         self.0
@@ -36,7 +36,7 @@ impl Material {
 }
 
 /// Follows both Secrets until it is dropped. The leading controller writes them, which may be another one.
-pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material: Material) {
+pub(super) async fn follow(client: Client, namespace: String, tls: Tls, material: SigningMaterial) {
     let changes = Changes::default();
     let mut woken = changes.subscribe(&[Topic::Secrets]);
     let secrets = Secrets::new(client, changes.clone());
@@ -71,7 +71,7 @@ fn take_certificate(key: &ObjectKey, secret: &Secret, tls: &Tls) {
     }
 }
 
-fn take_key(key: &ObjectKey, secret: &Secret, material: &Material) {
+fn take_key(key: &ObjectKey, secret: &Secret, material: &SigningMaterial) {
     match TokenKey::read(key, secret) {
         Ok(read) => material.set(read.signing),
         Err(error) => tracing::warn!(%error, "the previous signing key stays in use"),
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_secret_that_cannot_be_used_replaces_nothing() {
         let key = ObjectKey::new("coral-system", TOKENS_SECRET);
-        let material = Material::default();
+        let material = SigningMaterial::default();
         take_key(&key, &Secret::default(), &material);
         assert_eq!(material.key(), None);
         take_key(&key, &new_secret(&key).unwrap(), &material);

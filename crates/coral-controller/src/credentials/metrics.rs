@@ -16,7 +16,7 @@ pub(super) enum StepRequest {
 
 /// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub(super) enum Answered {
+pub(super) enum RequestOutcome {
     /// The credential was given, or the result taken.
     Accepted,
     /// The request is malformed.
@@ -36,7 +36,7 @@ pub(super) enum Answered {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
     request: StepRequest,
-    outcome: Answered,
+    outcome: RequestOutcome,
 }
 
 /// Cheap to clone; all clones share one state.
@@ -55,7 +55,7 @@ impl CredentialMetrics {
         );
     }
 
-    pub(super) fn answered(&self, request: StepRequest, outcome: Answered) {
+    pub(super) fn answered(&self, request: StepRequest, outcome: RequestOutcome) {
         let labels = Labels { request, outcome };
         self.answers.get_or_create(&labels).inc();
     }

@@ -50,13 +50,13 @@ impl Observer {
 
     /// The pod, its Job, its build and its Registry. Objects that do not exist or may not be read are
     /// missing: without the grant there is no build either.
-    pub(super) async fn look(
+    pub(super) async fn read_facts(
         &self,
         identity: Identity,
         step: Step,
     ) -> Result<CredentialFacts, ApiError> {
         let here = |name: &str| ObjectKey::new(&identity.namespace, name);
-        let mut seen = CredentialFacts {
+        let mut facts = CredentialFacts {
             step,
             pod: None,
             job: None,
@@ -65,26 +65,26 @@ impl Observer {
             labels: std::collections::BTreeMap::new(),
             identity: identity.clone(),
         };
-        seen.pod = self.reader.get::<Pod>(&here(&identity.pod)).await?;
-        let Some(owner) = seen.pod.as_ref().and_then(job_of) else {
-            return Ok(seen);
+        facts.pod = self.reader.get::<Pod>(&here(&identity.pod)).await?;
+        let Some(owner) = facts.pod.as_ref().and_then(job_of) else {
+            return Ok(facts);
         };
-        seen.job = self.reader.get::<Job>(&here(&owner.name)).await?;
-        let Some(owner) = seen.job.as_ref().and_then(build_of) else {
-            return Ok(seen);
+        facts.job = self.reader.get::<Job>(&here(&owner.name)).await?;
+        let Some(owner) = facts.job.as_ref().and_then(build_of) else {
+            return Ok(facts);
         };
-        seen.build = self.reader.get::<ImageBuild>(&here(&owner.name)).await?;
-        let Some(build) = &seen.build else {
-            return Ok(seen);
+        facts.build = self.reader.get::<ImageBuild>(&here(&owner.name)).await?;
+        let Some(build) = &facts.build else {
+            return Ok(facts);
         };
         let named = &build.spec.output.registry;
         let key = ObjectKey::new(&named.namespace, &named.name);
-        seen.registry = self.reader.get::<Registry>(&key).await?;
+        facts.registry = self.reader.get::<Registry>(&key).await?;
         if named.namespace != identity.namespace {
             let key = ObjectKey::cluster(&identity.namespace);
             let namespace = self.reader.get::<Namespace>(&key).await?;
-            seen.labels = namespace.map_or_else(Default::default, |it| it.labels().clone());
+            facts.labels = namespace.map_or_else(Default::default, |it| it.labels().clone());
         }
-        Ok(seen)
+        Ok(facts)
     }
 }

@@ -23,8 +23,8 @@ use serde::de::DeserializeOwned;
 use super::decide::{Denied, Granted, LIFE, decide};
 use super::identity::Identity;
 use super::limits::Limits;
-use super::material::Material;
-use super::metrics::{Answered, CredentialMetrics, StepRequest};
+use super::material::SigningMaterial;
+use super::metrics::{CredentialMetrics, RequestOutcome, StepRequest};
 use super::observe::{Observer, Problem};
 use crate::results::Results;
 
@@ -34,7 +34,7 @@ const _: () = assert!(MOST_BODY >= MAX_TERMINATION_MESSAGE);
 /// Longest token of a ServiceAccount, in bytes.
 const MOST_TOKEN: usize = 16 * 1024;
 /// How long one request may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The message about a body of another form.
 const CREDENTIAL_FORM: &str = "expected the JSON {\"step\": \"fetch\"} or {\"step\": \"push\"}";
 const RESULT_FORM: &str = "expected the report of the step push as JSON";
@@ -44,7 +44,7 @@ const UNKNOWN_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 /// The state that all requests share.
 pub(super) struct Endpoint {
     observer: Observer,
-    material: Material,
+    material: SigningMaterial,
     metrics: CredentialMetrics,
     limits: Limits,
     results: Results,
@@ -53,7 +53,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn new(
         client: kube::Client,
-        material: Material,
+        material: SigningMaterial,
         metrics: CredentialMetrics,
         results: Results,
     ) -> Self {
@@ -71,7 +71,7 @@ impl Endpoint {
 pub(super) fn router(endpoint: Endpoint) -> Router {
     Router::new()
         .route(CREDENTIALS_PATH, post(exchange))
-        .route(RESULTS_PATH, post(take_in))
+        .route(RESULTS_PATH, post(accept_result))
         .with_state(Arc::new(endpoint))
 }
 
@@ -102,13 +102,13 @@ async fn exchange(
 }
 
 /// Accepts the result of a push, but only from a pod that could get the credential of that step now.
-async fn take_in(
+async fn accept_result(
     State(endpoint): State<Arc<Endpoint>>,
     peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let taking = endpoint.take_in(address(peer), &headers, body);
+    let taking = endpoint.accept_result(address(peer), &headers, body);
     endpoint.respond(StepRequest::Result, taking).await
 }
 
@@ -123,11 +123,11 @@ impl Endpoint {
         asked: StepRequest,
         answering: impl Future<Output = Result<T, Failure>>,
     ) -> Response {
-        let answer = tokio::time::timeout(PATIENCE, Box::pin(answering)).await;
+        let answer = tokio::time::timeout(REQUEST_TIMEOUT, Box::pin(answering)).await;
         let late = Err(Failure::Unavailable("the API server takes too long"));
         match answer.unwrap_or(late) {
             Ok(answer) => {
-                self.metrics.answered(asked, Answered::Accepted);
+                self.metrics.answered(asked, RequestOutcome::Accepted);
                 answer.into_response()
             }
             Err(failure) => {
@@ -150,7 +150,7 @@ impl Endpoint {
         self.sign(&granted, &pod(&identity)).map(Json)
     }
 
-    async fn take_in(
+    async fn accept_result(
         &self,
         client: IpAddr,
         headers: &HeaderMap,
@@ -165,8 +165,7 @@ impl Endpoint {
         let (granted, identity) = self.grant(token, Step::Push).await?;
         let (subject, pod) = (&granted.subject, pod(&identity));
         tracing::info!(%subject, pod, "result of a build taken");
-        self.results
-            .take_in(&identity.uid, report, Timestamp::now());
+        self.results.record(&identity.uid, report, Timestamp::now());
         Ok(StatusCode::NO_CONTENT)
     }
 
@@ -178,16 +177,16 @@ impl Endpoint {
 
     /// What the pod of this token may have for a step, and which pod it is.
     async fn grant(&self, token: &str, step: Step) -> Result<(Granted, Identity), Failure> {
-        let _turn = self
+        let _slot = self
             .limits
-            .turn()
+            .slot()
             .await
             .ok_or(Failure::Unavailable("too many pods are asking at once"))?;
         let identity = self.observer.identify(token).await.map_err(unanswered)?;
         let pod = pod(&identity);
-        let seen = self.observer.look(identity, step).await;
-        let seen = seen.map_err(|error| unanswered(error.into()))?;
-        let granted = decide(&seen).map_err(|denied| {
+        let facts = self.observer.read_facts(identity, step).await;
+        let facts = facts.map_err(|error| unanswered(error.into()))?;
+        let granted = decide(&facts).map_err(|denied| {
             let step = step.name();
             match &denied {
                 Denied::Early(_) => tracing::debug!(%pod, step, %denied, "request of a build's step refused for now"),
@@ -195,12 +194,12 @@ impl Endpoint {
             }
             Failure::Denied(denied)
         })?;
-        Ok((granted, seen.identity))
+        Ok((granted, facts.identity))
     }
 
     fn sign(&self, granted: &Granted, pod: &str) -> Result<CredentialAnswer, Failure> {
         let key = self.material.key();
-        let key = key.ok_or(Failure::Unavailable("the signing key is not there yet"))?;
+        let key = key.ok_or(Failure::Unavailable("the signing key is not available yet"))?;
         let now = Timestamp::now();
         let claims = Claims::new(
             &granted.host,
@@ -275,14 +274,14 @@ fn unanswered(problem: Problem) -> Failure {
 }
 
 impl Failure {
-    fn outcome(&self) -> Answered {
+    fn outcome(&self) -> RequestOutcome {
         match self {
-            Self::Malformed(_) | Self::TooLarge => Answered::Malformed,
-            Self::Denied(Denied::Unauthenticated) => Answered::Unauthenticated,
-            Self::Denied(Denied::Early(_)) => Answered::Early,
-            Self::Denied(_) => Answered::Refused,
-            Self::Limited(_) => Answered::Limited,
-            Self::Unavailable(_) => Answered::Failed,
+            Self::Malformed(_) | Self::TooLarge => RequestOutcome::Malformed,
+            Self::Denied(Denied::Unauthenticated) => RequestOutcome::Unauthenticated,
+            Self::Denied(Denied::Early(_)) => RequestOutcome::Early,
+            Self::Denied(_) => RequestOutcome::Refused,
+            Self::Limited(_) => RequestOutcome::Limited,
+            Self::Unavailable(_) => RequestOutcome::Failed,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The state machine of the leader lease: no clock, no calls.
+//! The state machine of the leader lease. It reads no clock and makes no calls.
 
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ impl Default for Timing {
     }
 }
 
-/// Bounds of a duration that another holder wrote: a mistyped one must not keep the lease for ever.
+/// The longest duration that is accepted from another holder: a mistyped one must not keep the
+/// lease forever.
 const LONGEST_DURATION_SECONDS: i32 = 300;
 
 /// What to do next.
@@ -53,7 +54,7 @@ pub(super) enum Write {
 
 /// The last known state of the lease.
 #[derive(Debug)]
-enum View {
+enum LeaseView {
     /// Unknown: it has to be read before anything is written.
     Unknown,
     Absent,
@@ -66,7 +67,7 @@ pub(super) struct Election {
     name: String,
     identity: String,
     timing: Timing,
-    view: View,
+    view: LeaseView,
     /// The lease's content as last seen, and since when it has not changed.
     unchanged: Option<(Option<LeaseSpec>, Duration)>,
     /// When the last renewal that succeeded was begun; `None` while not holding.
@@ -81,7 +82,7 @@ impl Election {
             name: name.to_owned(),
             identity: identity.to_owned(),
             timing,
-            view: View::Unknown,
+            view: LeaseView::Unknown,
             unchanged: None,
             renewed: None,
             not_before: Duration::ZERO,
@@ -111,12 +112,15 @@ impl Election {
             return Step::Wait(self.not_before.saturating_sub(now));
         }
         match (&self.view, self.renewed) {
-            (View::Unknown, _) => Step::Read,
-            (View::Absent, None) => Step::Write(Box::new(Write::Create(self.first(wall)))),
-            // Deleted by a person: another may have recreated it and gone on to lead.
-            (View::Absent, Some(_)) => Step::Lost,
-            (View::Present(lease), Some(renewed)) => self.step_as_holder(lease, renewed, now, wall),
-            (View::Present(lease), None) => self.step_as_candidate(lease, now, wall),
+            (LeaseView::Unknown, _) => Step::Read,
+            (LeaseView::Absent, None) => Step::Write(Box::new(Write::Create(self.first(wall)))),
+            // A person deleted the lease. Another candidate may have created it again and be
+            // leading already.
+            (LeaseView::Absent, Some(_)) => Step::Lost,
+            (LeaseView::Present(lease), Some(renewed)) => {
+                self.step_as_holder(lease, renewed, now, wall)
+            }
+            (LeaseView::Present(lease), None) => self.step_as_candidate(lease, now, wall),
         }
     }
 
@@ -166,26 +170,26 @@ impl Election {
                 if !is_same {
                     self.unchanged = Some((lease.spec.clone(), now));
                 }
-                self.view = View::Present(Box::new(lease));
+                self.view = LeaseView::Present(Box::new(lease));
             }
-            None => self.view = View::Absent,
+            None => self.view = LeaseView::Absent,
         }
     }
 
-    /// What is known may be outdated: read before the next write.
+    /// Marks the known lease as outdated: it is read again before the next write.
     pub(super) fn outdated(&mut self) {
-        self.view = View::Unknown;
+        self.view = LeaseView::Unknown;
     }
 
     /// Whether it is known what the lease says.
     pub(super) fn is_known(&self) -> bool {
-        !matches!(self.view, View::Unknown)
+        !matches!(self.view, LeaseView::Unknown)
     }
 
-    /// The candidate waits no longer, or reads another holder's lease again.
+    /// The wait is over: a candidate reads the other holder's lease again.
     pub(super) fn look_again(&mut self) {
         if self.renewed.is_none() {
-            self.view = View::Unknown;
+            self.view = LeaseView::Unknown;
         }
     }
 
@@ -193,7 +197,7 @@ impl Election {
     pub(super) fn wrote(&mut self, lease: Lease, began: Duration) {
         self.renewed = Some(began);
         self.unchanged = Some((lease.spec.clone(), began));
-        self.view = View::Present(Box::new(lease));
+        self.view = LeaseView::Present(Box::new(lease));
     }
 
     /// A call failed.
@@ -203,7 +207,7 @@ impl Election {
 
     /// The write that gives the lease back; `None` if it is not held, or not known well enough.
     pub(super) fn release(&self, wall: Timestamp) -> Option<Write> {
-        let View::Present(lease) = &self.view else {
+        let LeaseView::Present(lease) = &self.view else {
             return None;
         };
         if !self.is_held() || holder(lease) != self.identity {

@@ -12,7 +12,7 @@ use coral_api::registry_route::{RegistryRoute, SourcePolicy};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use super::absent::Absent;
+use super::dangling::DanglingReferences;
 use crate::ObjectKey;
 
 /// Most hosts that a lock allows.
@@ -28,7 +28,7 @@ const ALWAYS_EXEMPT: [&str; 3] = ["kube-system", namespace::SYSTEM, namespace::N
 
 /// The state that the part reads.
 #[derive(Debug, Default)]
-pub(crate) struct Observed {
+pub(crate) struct LockInput {
     /// In the order of their names.
     pub(crate) policies: Vec<Arc<InjectionPolicy>>,
     pub(crate) routes: Vec<Arc<RegistryRoute>>,
@@ -57,7 +57,7 @@ pub(crate) struct LockState {
 
 /// What is decided in one pass.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Decision {
+pub(crate) struct LockDecision {
     /// The lock that should be in effect; `None` leaves the current one.
     pub(crate) lock: Option<LockState>,
     /// The policy whose lock counts.
@@ -67,7 +67,7 @@ pub(crate) struct Decision {
     /// Exempt namespaces that do not exist.
     missing: Vec<String>,
     /// What each policy names that does not exist, by the policy's name.
-    absent: BTreeMap<String, Absent>,
+    dangling: BTreeMap<String, DanglingReferences>,
     /// Hosts that no node may contact because of a route, and that are not yet proved on every
     /// node.
     waiting: BTreeSet<String>,
@@ -77,7 +77,7 @@ pub(crate) struct Decision {
     is_unknown: bool,
 }
 
-impl Decision {
+impl LockDecision {
     /// Hosts that are to be allowed.
     pub(crate) fn hosts(&self) -> impl Iterator<Item = &String> {
         self.lock.iter().flat_map(|lock| &lock.allowed)
@@ -85,22 +85,22 @@ impl Decision {
 }
 
 /// Decides which lock is in effect.
-pub(crate) fn decide(observed: &Observed) -> Decision {
-    let mut decision = decide_lock(observed);
-    let absent = observed.policies.iter().map(|policy| {
+pub(crate) fn decide(input: &LockInput) -> LockDecision {
+    let mut decision = decide_lock(input);
+    let dangling = input.policies.iter().map(|policy| {
         let has_lock = decision.winner == Some(policy.name_any());
-        let absent = Absent::of(policy, has_lock, observed);
-        (policy.name_any(), absent)
+        let dangling = DanglingReferences::in_policy(policy, has_lock, input);
+        (policy.name_any(), dangling)
     });
-    decision.absent = absent.collect();
-    if observed.unreadable.is_some() {
+    decision.dangling = dangling.collect();
+    if input.unreadable.is_some() {
         decision.lock = None;
     }
     decision
 }
 
-fn decide_lock(observed: &Observed) -> Decision {
-    let mut policies: Vec<&InjectionPolicy> = observed.policies.iter().map(AsRef::as_ref).collect();
+fn decide_lock(input: &LockInput) -> LockDecision {
+    let mut policies: Vec<&InjectionPolicy> = input.policies.iter().map(AsRef::as_ref).collect();
     policies.sort_by_key(|policy| policy.name_any());
     let mut with_lock = policies.into_iter().filter_map(|policy| {
         let lock = policy.spec.lock.as_ref()?;
@@ -108,25 +108,25 @@ fn decide_lock(observed: &Observed) -> Decision {
         (!is_leaving).then_some((policy, lock))
     });
     let Some((policy, lock)) = with_lock.next() else {
-        return Decision {
+        return LockDecision {
             lock: Some(LockState::default()),
-            ..Decision::default()
+            ..LockDecision::default()
         };
     };
     let winner = Some(policy.name_any());
     if lock.mode == LockMode::Unknown {
-        return Decision {
+        return LockDecision {
             winner,
             is_unknown: true,
-            ..Decision::default()
+            ..LockDecision::default()
         };
     }
-    let mut decision = with_hosts(lock, &observed.routes);
+    let mut decision = with_hosts(lock, &input.routes);
     decision.winner.clone_from(&winner);
     let exempt = exempt(lock);
     let missing = exempt
         .iter()
-        .filter(|name| !observed.namespaces.contains(*name));
+        .filter(|name| !input.namespaces.contains(*name));
     decision.missing = missing.cloned().collect();
     if let Some(state) = &mut decision.lock {
         let enforcement = lock.enforcement.unwrap_or_default();
@@ -145,8 +145,8 @@ fn exempt(lock: &Lock) -> BTreeSet<String> {
 }
 
 /// The hosts of the lock: its registries, and what routes cover on every node.
-fn with_hosts(lock: &Lock, routes: &[Arc<RegistryRoute>]) -> Decision {
-    let mut decision = Decision::default();
+fn with_hosts(lock: &Lock, routes: &[Arc<RegistryRoute>]) -> LockDecision {
+    let mut decision = LockDecision::default();
     let mut allowed = Allowed::default();
     for host in &lock.registries {
         allowed.add(host);
@@ -227,14 +227,14 @@ fn is_host(host: &str) -> bool {
 }
 
 /// A condition before it is set.
-struct Fact {
+struct LockCondition {
     kind: &'static str,
     holds: bool,
     reason: &'static str,
     message: String,
 }
 
-impl Decision {
+impl LockDecision {
     /// The status of a policy. `failure` says why the lock could not be written.
     pub(crate) fn status(
         &self,
@@ -262,38 +262,43 @@ impl Decision {
             let omitted = lock.allowed.len().saturating_sub(MAX_SHOWN);
             status.omitted_hosts = u32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
         }
-        let facts = self.facts(policy, is_winner, failure);
+        let lock_conditions = self.lock_conditions(policy, is_winner, failure);
         status
             .conditions
-            .retain(|c| c.type_ != kind::LOCK_COMPLETE || facts.len() == 3);
-        for fact in facts {
-            let saying = ConditionUpdate {
+            .retain(|c| c.type_ != kind::LOCK_COMPLETE || lock_conditions.len() == 3);
+        for fact in lock_conditions {
+            let update = ConditionUpdate {
                 kind: fact.kind,
                 truth: Truth::from(fact.holds),
                 reason: fact.reason,
                 message: &fact.message,
             };
-            set(&mut status.conditions, &saying, generation, now);
+            set(&mut status.conditions, &update, generation, now);
         }
         status
     }
 
-    fn facts(&self, policy: &InjectionPolicy, is_winner: bool, failure: Option<&str>) -> Vec<Fact> {
-        let trouble = self.trouble(policy, is_winner, failure);
-        let absent = self.absent.get(&policy.name_any());
-        let lacks = absent.and_then(Absent::trouble);
-        let (is_degraded, reason, message) = match trouble.as_ref().or(lacks.as_ref()) {
+    fn lock_conditions(
+        &self,
+        policy: &InjectionPolicy,
+        is_winner: bool,
+        failure: Option<&str>,
+    ) -> Vec<LockCondition> {
+        let problem = self.problem(policy, is_winner, failure);
+        let dangling = self.dangling.get(&policy.name_any());
+        let lacks = dangling.and_then(DanglingReferences::problem);
+        let (is_degraded, reason, message) = match problem.as_ref().or(lacks.as_ref()) {
             Some((reason, message)) => (true, *reason, message.clone()),
             None => (false, "AsExpected", String::new()),
         };
-        let degraded = Fact {
+        let degraded = LockCondition {
             kind: kind::DEGRADED,
             holds: is_degraded,
             reason,
             message,
         };
         let lock = self.lock.as_ref().filter(|_| is_winner);
-        let (holds, reason, message) = match (lock, trouble) {
+        let (holds, reason, message) = match (lock, problem) {
             (Some(lock), _) if failure.is_none() => (true, "LockInForce", self.in_force(lock)),
             (_, Some((reason, message))) => (false, reason, message),
             (_, None) => (
@@ -302,8 +307,10 @@ impl Decision {
                 "annotations decide, as far as this policy allows".to_owned(),
             ),
         };
-        let missing = absent.and_then(Absent::in_short).filter(|_| holds);
-        let ready = Fact {
+        let missing = dangling
+            .and_then(DanglingReferences::in_short)
+            .filter(|_| holds);
+        let ready = LockCondition {
             kind: kind::READY,
             holds,
             reason,
@@ -314,7 +321,7 @@ impl Decision {
     }
 
     /// What is wrong with a policy, if anything is.
-    fn trouble(
+    fn problem(
         &self,
         policy: &InjectionPolicy,
         is_winner: bool,
@@ -379,7 +386,7 @@ impl Decision {
         message
     }
 
-    fn complete(&self) -> Fact {
+    fn complete(&self) -> LockCondition {
         let (reason, message) = if self.lacking.is_empty() {
             ("EveryNode", String::new())
         } else {
@@ -389,7 +396,7 @@ impl Decision {
                 format!("{}: {more}", listed(&self.lacking)),
             )
         };
-        Fact {
+        LockCondition {
             kind: kind::LOCK_COMPLETE,
             holds: self.lacking.is_empty(),
             reason,

@@ -21,7 +21,7 @@ fn images_of(spec: &str) -> String {
 /// The references of `variables.judged` whose host, as containerd reads it, is not in
 /// `variables.allowed`. Hosts are compared case-sensitively: containerd finds no `hosts.toml` for a
 /// host in upper case and contacts the host itself.
-const AWAY: &str = "variables.judged.filter(i, !((\
+const DISALLOWED: &str = "variables.judged.filter(i, !((\
      !i.contains('/') || i.startsWith('index.docker.io/') ? 'docker.io' : \
      i.startsWith('localhost/') || i.substring(0, i.indexOf('/')).matches('[.:A-Z]') ? i.substring(0, i.indexOf('/')) : \
      'docker.io') in variables.allowed))";
@@ -48,7 +48,7 @@ pub(crate) fn pods(lock: &LockState) -> [Value; 2] {
             {"name": "allowed", "expression": literal_list(&lock.allowed)},
             {"name": "old", "expression": old},
             {"name": "judged", "expression": judged},
-            {"name": "away", "expression": AWAY},
+            {"name": "away", "expression": DISALLOWED},
         ],
         "validations": [{
             "expression": "variables.away.size() == 0",
@@ -94,7 +94,7 @@ pub(crate) fn templates(lock: &LockState) -> Option<[Value; 2]> {
             {"name": "allowed", "expression": literal_list(&lock.allowed)},
             {"name": "spec", "expression": spec},
             {"name": "judged", "expression": images_of("variables.spec")},
-            {"name": "away", "expression": AWAY},
+            {"name": "away", "expression": DISALLOWED},
         ],
         "validations": [{
             "expression": "variables.away.size() == 0",

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::decide::LockState;
 use super::generate;
 use crate::ObjectKey;
-use crate::api::{ApiError, Known, Writer};
+use crate::api::{ApiError, StaticKind, Writer};
 use crate::changes::Topic;
 use crate::follow::Watch;
 use crate::store::Store;
@@ -26,7 +26,7 @@ pub(crate) const TEMPLATES: &str = "coral-lock-templates";
 
 /// One policy and its binding. They are watched by name: the controller has no right on others.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pair {
+pub(crate) struct PolicyPair {
     policy: Store<ValidatingAdmissionPolicy>,
     binding: Store<ValidatingAdmissionPolicyBinding>,
 }
@@ -34,8 +34,8 @@ pub(crate) struct Pair {
 /// The stored policies of the lock. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LockObjects {
-    pods: Pair,
-    templates: Pair,
+    pods: PolicyPair,
+    templates: PolicyPair,
 }
 
 impl LockObjects {
@@ -44,7 +44,7 @@ impl LockObjects {
         &self,
         client: &Client,
     ) -> impl Iterator<Item = Watch<ValidatingAdmissionPolicy>> {
-        let named = |(name, pair): (&str, &Pair)| named(client, &pair.policy, name);
+        let named = |(name, pair): (&str, &PolicyPair)| named(client, &pair.policy, name);
         self.pairs().map(named).into_iter()
     }
 
@@ -53,7 +53,7 @@ impl LockObjects {
         &self,
         client: &Client,
     ) -> impl Iterator<Item = Watch<ValidatingAdmissionPolicyBinding>> {
-        let named = |(name, pair): (&str, &Pair)| named(client, &pair.binding, name);
+        let named = |(name, pair): (&str, &PolicyPair)| named(client, &pair.binding, name);
         self.pairs().map(named).into_iter()
     }
 
@@ -65,7 +65,7 @@ impl LockObjects {
         objects
     }
 
-    fn pairs(&self) -> [(&'static str, &Pair); 2] {
+    fn pairs(&self) -> [(&'static str, &PolicyPair); 2] {
         [(LOCK, &self.pods), (TEMPLATES, &self.templates)]
     }
 
@@ -106,7 +106,7 @@ impl LockObjects {
 
 async fn put(
     writer: &Writer,
-    stored: &Pair,
+    stored: &PolicyPair,
     name: &str,
     wanted: Option<[Value; 2]>,
 ) -> Result<(), ApiError> {
@@ -119,7 +119,7 @@ async fn put(
     }
 }
 
-async fn apply_if_different<K: Known + Serialize>(
+async fn apply_if_different<K: StaticKind + Serialize>(
     writer: &Writer,
     store: &Store<K>,
     name: &str,
@@ -136,7 +136,7 @@ async fn apply_if_different<K: Known + Serialize>(
     Ok(())
 }
 
-async fn remove_if_there<K: Known>(
+async fn remove_if_there<K: StaticKind>(
     writer: &Writer,
     store: &Store<K>,
     name: &str,
@@ -171,7 +171,7 @@ where
     K: serde::de::DeserializeOwned,
 {
     let api = kube::Api::<DeserializeGuard<K>>::all(client.clone());
-    let mut watch = Watch::of(api, store, Topic::Lock);
+    let mut watch = Watch::new(api, store, Topic::Lock);
     watch.config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     watch
 }

@@ -1,5 +1,5 @@
-mod absent;
 mod cel;
+mod dangling;
 mod passes;
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use coral_api::registry_route::RegistryRoute;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::decide::{Decision, LockState, MAX_HOSTS, Observed, decide};
+use super::decide::{LockDecision, LockInput, LockState, MAX_HOSTS, decide};
 use super::generate;
 use super::objects::holds;
 use crate::ObjectKey;
@@ -42,12 +42,12 @@ fn route(name: &str, hosts: &[&str]) -> Value {
     })
 }
 
-fn observed(policies: Vec<Arc<InjectionPolicy>>, routes: &[Value]) -> Observed {
+fn input(policies: Vec<Arc<InjectionPolicy>>, routes: &[Value]) -> LockInput {
     let routes = routes.iter().cloned().map(|route| {
         let route: RegistryRoute = serde_json::from_value(route).unwrap();
         Arc::new(route)
     });
-    Observed {
+    LockInput {
         policies,
         routes: routes.collect(),
         namespaces: ["kube-system", "coral-system", "coral-nodes", "team"]
@@ -59,13 +59,13 @@ fn observed(policies: Vec<Arc<InjectionPolicy>>, routes: &[Value]) -> Observed {
     }
 }
 
-fn allowed(decision: &Decision) -> Vec<&str> {
+fn allowed(decision: &LockDecision) -> Vec<&str> {
     decision.hosts().map(String::as_str).collect()
 }
 
 /// `(status, reason, message)` of a condition.
 fn condition(
-    decision: &Decision,
+    decision: &LockDecision,
     policy: &InjectionPolicy,
     kind: &str,
 ) -> (String, String, String) {
@@ -113,20 +113,17 @@ fn the_lock_allows_its_registries_and_hosts_that_no_node_contacts() {
             vec![REGISTRY],
         ),
     ] {
-        let decision = decide(&observed(vec![locked(&json!({}))], &[route]));
+        let decision = decide(&input(vec![locked(&json!({}))], &[route]));
         assert_eq!(allowed(&decision), expected);
     }
 }
 
 #[test]
 fn without_a_lock_nothing_is_in_force_and_a_lock_of_a_newer_version_changes_nothing() {
-    let none = decide(&observed(
-        vec![policy("a", &json!({"registry": "Off"}))],
-        &[],
-    ));
+    let none = decide(&input(vec![policy("a", &json!({"registry": "Off"}))], &[]));
     assert_eq!(none.lock, Some(LockState::default()));
     let newer = locked(&json!({"mode": "Available"}));
-    let decision = decide(&observed(vec![newer.clone()], &[]));
+    let decision = decide(&input(vec![newer.clone()], &[]));
     assert_eq!(decision.lock, None);
     let (status, reason, _) = condition(&decision, &newer, "Ready");
     assert_eq!((status.as_str(), reason.as_str()), ("False", "UnknownMode"));
@@ -137,7 +134,7 @@ fn of_several_policies_the_first_by_name_has_the_lock_and_the_others_say_so() {
     let first = policy("a", &json!({"lock": {"registries": ["a.example"]}}));
     let second = policy("b", &json!({"lock": {"registries": ["b.example"]}}));
     let without = policy("0", &json!({}));
-    let decision = decide(&observed(
+    let decision = decide(&input(
         vec![second.clone(), first.clone(), without.clone()],
         &[],
     ));
@@ -157,7 +154,7 @@ fn of_several_policies_the_first_by_name_has_the_lock_and_the_others_say_so() {
 #[test]
 fn exempt_namespaces_that_do_not_exist_are_named() {
     let policy = locked(&json!({"exemptNamespaces": ["team", "gone"]}));
-    let decision = decide(&observed(vec![policy.clone()], &[]));
+    let decision = decide(&input(vec![policy.clone()], &[]));
     let exempt = decision.lock.clone().unwrap().exempt;
     let exempt: Vec<&str> = exempt.iter().map(String::as_str).collect();
     assert_eq!(
@@ -180,7 +177,7 @@ fn hosts_beyond_the_room_of_a_lock_are_left_out_and_counted() {
         .collect();
     let hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let policy = locked(&json!({}));
-    let decision = decide(&observed(vec![policy.clone()], &[route("r", &hosts)]));
+    let decision = decide(&input(vec![policy.clone()], &[route("r", &hosts)]));
     assert_eq!(decision.hosts().count(), MAX_HOSTS);
     let (_, reason, message) = condition(&decision, &policy, "Degraded");
     assert_eq!(reason, "TooManyHosts");
@@ -192,7 +189,7 @@ fn hosts_beyond_the_room_of_a_lock_are_left_out_and_counted() {
         .map(|i| format!("{i}.{}", "x".repeat(250)))
         .collect();
     let long: Vec<&str> = long.iter().map(String::as_str).collect();
-    let decision = decide(&observed(vec![policy], &[route("r", &long)]));
+    let decision = decide(&input(vec![policy], &[route("r", &long)]));
     let [pods, _] = generate::pods(&decision.lock.unwrap());
     let list = pods["spec"]["variables"][0]["expression"].as_str().unwrap();
     assert!((80_000..100_000).contains(&list.len()), "{}", list.len());
@@ -203,18 +200,15 @@ fn nodes_that_lack_a_host_of_the_lock_are_named() {
     let policy = locked(&json!({}));
     let mut lacking = route("r", &["docker.io"]);
     lacking["status"]["lacking"] = json!(["n3: no agent"]);
-    let decision = decide(&observed(vec![policy.clone()], &[lacking]));
+    let decision = decide(&input(vec![policy.clone()], &[lacking]));
     let (status, _, message) = condition(&decision, &policy, "LockComplete");
     assert_eq!(status, "False");
     assert!(message.starts_with("n3: no agent: "), "{message}");
-    let decision = decide(&observed(
-        vec![policy.clone()],
-        &[route("r", &["docker.io"])],
-    ));
+    let decision = decide(&input(vec![policy.clone()], &[route("r", &["docker.io"])]));
     assert_eq!(condition(&decision, &policy, "LockComplete").0, "True");
     let mut waiting = route("r", &["docker.io"]);
     waiting["status"] = json!({"provedHosts": [], "lacking": ["n3: no agent"]});
-    let decision = decide(&observed(vec![policy.clone()], &[waiting]));
+    let decision = decide(&input(vec![policy.clone()], &[waiting]));
     let (_, _, message) = condition(&decision, &policy, "Ready");
     assert!(
         message.contains("has reported them: docker.io"),
@@ -225,7 +219,7 @@ fn nodes_that_lack_a_host_of_the_lock_are_named() {
 #[test]
 fn a_lock_that_cannot_be_written_says_why() {
     let policy = locked(&json!({}));
-    let decision = decide(&observed(vec![policy.clone()], &[]));
+    let decision = decide(&input(vec![policy.clone()], &[]));
     let status = decision.status(
         &policy,
         Some("cannot apply: forbidden"),
@@ -258,7 +252,7 @@ fn enforcement_is_a_list_of_actions_and_audit_warns_no_user() {
         (json!("Audit"), json!(["Audit"]), false),
     ] {
         let policy = locked(&json!({"enforcement": enforcement}));
-        let lock = decide(&observed(vec![policy], &[])).lock.unwrap();
+        let lock = decide(&input(vec![policy], &[])).lock.unwrap();
         let [_, binding] = generate::pods(&lock);
         assert_eq!(binding["spec"]["validationActions"], actions);
         let templates = generate::templates(&lock);
@@ -273,7 +267,7 @@ fn enforcement_is_a_list_of_actions_and_audit_warns_no_user() {
 #[test]
 fn the_hosts_of_a_stored_policy_are_read_back() {
     let policy = locked(&json!({}));
-    let decision = decide(&observed(
+    let decision = decide(&input(
         vec![policy],
         &[route("r", &["docker.io", "h:5000"])],
     ));

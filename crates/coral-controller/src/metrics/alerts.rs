@@ -32,7 +32,7 @@ struct Scrape {
 }
 
 impl Scrape {
-    fn of(metrics: &Metrics, now: i64) -> Self {
+    fn from_metrics(metrics: &Metrics, now: i64) -> Self {
         let text = text(metrics);
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let sample = |line: &str| {
@@ -274,11 +274,11 @@ fn each_alert_fires_in_the_state_that_it_is_about_and_none_while_all_is_well() {
     assert_eq!(named, faults.keys().copied().collect::<Vec<_>>());
     for (alert, expression) in alerts {
         let mut state = State::well();
-        let before = Scrape::of(&state.metrics, NOW);
+        let before = Scrape::from_metrics(&state.metrics, NOW);
         let is_quiet = !has_result(expression, &before, &before);
         assert!(is_quiet, "{alert} fires while all is well: {expression}");
         let later = faults[alert](&mut state);
-        let now = Scrape::of(&state.metrics, NOW + later);
+        let now = Scrape::from_metrics(&state.metrics, NOW + later);
         let fires = has_result(expression, &before, &now);
         assert!(fires, "{alert} does not fire: {expression}");
     }
@@ -293,7 +293,7 @@ fn a_mirror_that_is_suspended_has_no_alert() {
     let mut suspended = mirror(&status);
     suspended.spec.suspend = true;
     state.show(&decided(vec![suspended], &["True"], &[node("True")]));
-    let later = Scrape::of(&state.metrics, NOW + 2 * DAY);
+    let later = Scrape::from_metrics(&state.metrics, NOW + 2 * DAY);
     let alerts = alerts().into_iter();
     let fire = alerts.filter(|(_, expression)| has_result(expression, &later, &later));
     assert_eq!(fire.collect::<Vec<_>>(), []);

@@ -1,5 +1,5 @@
-//! Conflicts of two mirrors that write different sources to one place: the older one continues.
-//! Pure.
+//! Conflicts between mirrors that would copy different sources to the same path: the older mirror
+//! wins. Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{destination, prefix, sources};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
-/// A repository that is not copied, since an older mirror writes another one to its place.
+/// A repository that is not copied because an older mirror copies another one to the same path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conflict {
     /// The source.

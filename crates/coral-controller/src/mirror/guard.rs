@@ -1,4 +1,5 @@
-//! Keeps mirrors and look-ups from the API servers, whose addresses change while they run.
+//! Keeps mirrors and look-ups from connecting to the API servers, whose addresses change while they
+//! run.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -9,17 +10,18 @@ use jiff::Timestamp;
 
 use super::addresses;
 use crate::api::ApiError;
-use crate::backoff::{Growth, has_come};
+use crate::backoff::{BackoffBounds, has_come};
 use crate::context::Context;
 
 /// How long addresses that were read count as current.
 const CURRENT: Duration = Duration::from_mins(5);
 
-/// How long a list without addresses counts: a control-plane node is being replaced.
+/// How long an empty list of addresses is accepted: a control-plane node is probably being
+/// replaced.
 const MISSING: Duration = Duration::from_secs(30);
 
 /// How long to wait after a read that failed while nothing is known.
-const FAILED: Growth = Growth {
+const FAILED: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(5),
 };

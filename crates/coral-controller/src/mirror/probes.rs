@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use crate::ObjectKey;
-use crate::backoff::{Backoff, Growth};
+use crate::backoff::{Backoff, BackoffBounds};
 use crate::changes::{Changes, Topic};
 
 /// Sources that are asked at the same time.
@@ -19,13 +19,13 @@ const AT_ONCE: usize = 4;
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Waits while nothing is known of a repository and its source does not say.
-const GROWTH: Growth = Growth {
+const BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(5),
     longest: Duration::from_mins(10),
 };
 
 /// A mirror, and one of its sources.
-type Name = (ObjectKey, String);
+type ProbeKey = (ObjectKey, String);
 
 /// What sources answered. Cheap to clone; all clones share one state.
 #[derive(Clone)]
@@ -36,8 +36,8 @@ pub(super) struct Probes {
 }
 
 struct State {
-    entries: BTreeMap<Name, Entry>,
-    backoff: Backoff<Name>,
+    entries: BTreeMap<ProbeKey, Entry>,
+    backoff: Backoff<ProbeKey>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +52,7 @@ struct Entry {
 
 /// The state of a repository according to the status, before this process has asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct StoredVisibility {
     pub(super) visibility: Option<Visibility>,
     /// The pass that the status speaks of.
     pub(super) pass: Option<Timestamp>,
@@ -62,7 +62,7 @@ impl Probes {
     pub(super) fn new(changes: &Changes) -> Self {
         let state = State {
             entries: BTreeMap::new(),
-            backoff: Backoff::new(GROWTH),
+            backoff: Backoff::new(BACKOFF),
         };
         Self {
             state: Arc::new(Mutex::new(state)),
@@ -77,7 +77,7 @@ impl Probes {
         self.state().entries.get(&name)?.visibility
     }
 
-    /// Whether the source was asked and gave no answer: do not expect one soon.
+    /// Whether the source was asked and gave no answer, so that none is to be expected soon.
     pub(super) fn is_unclear(&self, mirror: &ObjectKey, source: &str) -> bool {
         let name = (mirror.clone(), source.to_owned());
         let state = self.state();
@@ -90,7 +90,7 @@ impl Probes {
         &self,
         mirror: &ObjectKey,
         source: &str,
-        stored: Stored,
+        stored: StoredVisibility,
         pass: Option<Timestamp>,
         now: Timestamp,
     ) -> bool {
@@ -131,7 +131,7 @@ impl Probes {
         });
     }
 
-    fn answered(&self, name: &Name, answer: Option<Visibility>, now: Timestamp) {
+    fn answered(&self, name: &ProbeKey, answer: Option<Visibility>, now: Timestamp) {
         let mut state = self.state();
         let State { entries, backoff } = &mut *state;
         // A mirror that is gone is not remembered.
@@ -156,7 +156,7 @@ impl Probes {
         let state = self.state();
         let retries = state.entries.values().filter_map(|entry| entry.retry);
         let next = retries.filter(|retry| *retry > now).min()?;
-        let last = now.saturating_add(GROWTH.longest);
+        let last = now.saturating_add(BACKOFF.longest);
         Some(last.map_or(next, |last| next.min(last)))
     }
 
@@ -188,8 +188,8 @@ mod tests {
         Timestamp::from_second(seconds).unwrap()
     }
 
-    fn stored(visibility: Option<Visibility>, pass: i64) -> Stored {
-        Stored {
+    fn stored(visibility: Option<Visibility>, pass: i64) -> StoredVisibility {
+        StoredVisibility {
             visibility,
             pass: Some(at(pass)),
         }

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::conflicts::Conflict;
-use super::probes::Stored;
-use super::verdict::{Trouble, Verdict, Verdicts};
+use super::probes::StoredVisibility;
+use super::verdict::{MirrorProblem, Verdict, Verdicts};
 use super::{MirrorPart, registry_of, restore, shards, status};
 use crate::ObjectKey;
 use crate::advice;
@@ -31,7 +31,7 @@ const BEFORE_FIRST_WRITE: Duration = Duration::from_secs(1);
 const BETWEEN_WAKES: Duration = Duration::from_secs(1);
 
 /// A mirror that runs.
-pub(super) struct Run {
+pub(super) struct RunningMirror {
     summary: watch::Receiver<Summary>,
     snapshot: Option<Arc<coral_mirror::Snapshot>>,
     /// The earliest time of the next write.
@@ -39,13 +39,13 @@ pub(super) struct Run {
     waker: AbortHandle,
 }
 
-impl Drop for Run {
+impl Drop for RunningMirror {
     fn drop(&mut self) {
         self.waker.abort();
     }
 }
 
-impl Run {
+impl RunningMirror {
     /// Follows a mirror that was started.
     pub(super) fn new(summary: watch::Receiver<Summary>, changes: &Changes) -> Self {
         let (mut progress, changes) = (summary.clone(), changes.clone());
@@ -83,7 +83,7 @@ fn after(now: Timestamp, wait: Duration) -> Timestamp {
 }
 
 /// One mirror whose state may be written in this pass.
-struct Turn<'a> {
+struct PendingWrite<'a> {
     key: &'a ObjectKey,
     mirror: &'a Arc<RegistryMirror>,
     prepared: &'a Prepared,
@@ -108,19 +108,19 @@ impl MirrorPart {
                 prepared,
                 conflicts,
             }) => (prepared.as_ref(), conflicts.as_slice()),
-            Some(Verdict::Wrong(trouble) | Verdict::Waits(trouble)) => {
-                return self.write_trouble(key, mirror, trouble, now).await;
+            Some(Verdict::Invalid(problem) | Verdict::Waiting(problem)) => {
+                return self.write_trouble(key, mirror, problem, now).await;
             }
             Some(Verdict::NotYet) | None => return Ok(None),
         };
         let Some(run) = self.runs.get_mut(key) else {
-            let trouble = Trouble {
+            let problem = MirrorProblem {
                 reason: "ClientInvalid",
                 message: "no client can be made for the mirror: correct the certificates of its \
                           ca fields"
                     .to_owned(),
             };
-            return self.write_trouble(key, mirror, &trouble, now).await;
+            return self.write_trouble(key, mirror, &problem, now).await;
         };
         confirm_prune(self.fleet.engine(), key, mirror, &run.summary);
         if !has_come(run.next_write, now, BETWEEN_WRITES) {
@@ -129,13 +129,13 @@ impl MirrorPart {
         if run.snapshot.is_none() || run.summary.has_changed().unwrap_or(false) {
             run.summary.mark_unchanged();
             let snapshot = self.fleet.engine().snapshot(&key.to_string()).await;
-            run.snapshot = snapshot.map(advice::of_mirror).map(Arc::new);
+            run.snapshot = snapshot.map(advice::for_mirror).map(Arc::new);
         }
         let Some(snapshot) = run.snapshot.clone() else {
             // It is being restarted: it wakes the part again.
             return Ok(None);
         };
-        let turn = Turn {
+        let pending = PendingWrite {
             key,
             mirror,
             prepared,
@@ -145,10 +145,10 @@ impl MirrorPart {
             snapshot,
             now,
         };
-        self.probe(&turn);
+        self.probe(&pending);
         // The images come first, then the status that says that all of them are there.
-        let mut wrote = self.write_shards(&turn).await?;
-        wrote |= self.write_status(&turn).await?;
+        let mut wrote = self.write_shards(&pending).await?;
+        wrote |= self.write_status(&pending).await?;
         if wrote && let Some(run) = self.runs.get_mut(key) {
             run.next_write = after(now, BETWEEN_WRITES);
         }
@@ -159,11 +159,11 @@ impl MirrorPart {
         &self,
         key: &ObjectKey,
         mirror: &Arc<RegistryMirror>,
-        trouble: &Trouble,
+        problem: &MirrorProblem,
         now: Timestamp,
     ) -> Result<Option<Timestamp>, ApiError> {
         let old = mirror.status.as_ref();
-        let new = status::troubled(old, mirror.metadata.generation, trouble, now);
+        let new = status::troubled(old, mirror.metadata.generation, problem, now);
         self.publish(key, mirror, &new).await?;
         Ok(None)
     }
@@ -198,42 +198,42 @@ impl MirrorPart {
     }
 
     /// Asks for repositories of which it is not known whether they are public, or not in this pass.
-    fn probe(&self, turn: &Turn<'_>) {
-        let Some(access) = self.fleet.engine().access(&turn.key.to_string()) else {
+    fn probe(&self, pending: &PendingWrite<'_>) {
+        let Some(access) = self.fleet.engine().access(&pending.key.to_string()) else {
             return;
         };
         let mut firsts: BTreeMap<String, ImageRef> = BTreeMap::new();
-        for image in turn.snapshot.images.iter().filter(|i| i.is_held()) {
+        for image in pending.snapshot.images.iter().filter(|i| i.is_held()) {
             if let Ok(reference) = ImageRef::parse(&image.reference) {
                 let source = reference.repository().to_string();
                 firsts.entry(source).or_insert(reference);
             }
         }
-        let old = turn.mirror.status.as_ref();
-        let pass = turn.snapshot.next_pass.filter(|_| turn.quiet);
+        let old = pending.mirror.status.as_ref();
+        let pass = pending.snapshot.next_pass.filter(|_| pending.quiet);
         for (source, image) in firsts {
-            let stored = Stored {
+            let stored = StoredVisibility {
                 visibility: status::visibility(old, &source),
                 pass: old.and_then(|s| s.next_sync.as_ref()).map(|time| time.0),
             };
-            let (probes, key) = (&self.probes, turn.key);
-            let suspended = turn.prepared.settings.suspend;
-            if !suspended && probes.is_due(key, &source, stored, pass, turn.now) {
+            let (probes, key) = (&self.probes, pending.key);
+            let suspended = pending.prepared.settings.suspend;
+            if !suspended && probes.is_due(key, &source, stored, pass, pending.now) {
                 probes.ask(key, &source, pass, access.clone(), image);
             }
         }
     }
 
-    async fn write_shards(&self, turn: &Turn<'_>) -> Result<bool, ApiError> {
+    async fn write_shards(&self, pending: &PendingWrite<'_>) -> Result<bool, ApiError> {
         let all = self.context.cluster.mirrored.snapshot();
-        let stored = restore::shards_of(turn.mirror, &all);
+        let stored = restore::shards_of(pending.mirror, &all);
         let in_use = u32::try_from(stored.len()).unwrap_or(u32::MAX);
-        let images = &turn.snapshot.images;
+        let images = &pending.snapshot.images;
         let divided = shards::divide(images, shards::count(images.len(), in_use));
-        let registry = turn.prepared.destination.to_string();
+        let registry = pending.prepared.destination.to_string();
         let named = |number| {
-            let name = shards::name(&turn.key.name, number);
-            ObjectKey::new(turn.key.namespace.clone(), name)
+            let name = shards::name(&pending.key.name, number);
+            ObjectKey::new(pending.key.namespace.clone(), name)
         };
         let mut wrote = false;
         let numbers: BTreeSet<u32> = divided.keys().copied().collect();
@@ -243,14 +243,14 @@ impl MirrorPart {
             let (key, there) = (named(number), stored.get(&number));
             let mut generation = there.and_then(|there| there.metadata.generation);
             if there.is_none_or(|there| there.spec.registry != registry) {
-                let object = shards::object(turn.mirror, number, &registry);
+                let object = shards::object(pending.mirror, number, &registry);
                 let applied = self.writer.apply::<MirroredImages>(&key, &object).await?;
                 generation = applied.metadata.generation;
                 wrote = true;
             }
             let before = there.and_then(|there| there.status.as_ref());
             let conditions = before.map_or(&[][..], |before| &before.conditions);
-            shard.conditions = shards::conditions(&shard, conditions, generation, turn.now);
+            shard.conditions = shards::conditions(&shard, conditions, generation, pending.now);
             wrote |= self
                 .writer
                 .publish_status::<MirroredImages, _>(&key, before, &shard)
@@ -264,25 +264,25 @@ impl MirrorPart {
         Ok(wrote)
     }
 
-    async fn write_status(&self, turn: &Turn<'_>) -> Result<bool, ApiError> {
-        let registry = registry_of(turn.key, &turn.prepared.settings.target);
+    async fn write_status(&self, pending: &PendingWrite<'_>) -> Result<bool, ApiError> {
+        let registry = registry_of(pending.key, &pending.prepared.settings.target);
         let registries = self.context.shared.registries.get();
         let access = registry.and_then(|key| registries.as_ref()?.get(&key).cloned());
-        let input = status::Input {
-            old: turn.mirror.status.as_ref(),
-            generation: turn.mirror.metadata.generation,
-            prune: turn.prepared.prune,
-            settings: &turn.prepared.settings,
-            snapshot: &turn.snapshot,
-            last_pass: turn.last_pass,
-            quiet: turn.quiet,
-            conflicts: turn.conflicts,
+        let input = status::StatusInput {
+            old: pending.mirror.status.as_ref(),
+            generation: pending.mirror.metadata.generation,
+            prune: pending.prepared.prune,
+            settings: &pending.prepared.settings,
+            snapshot: &pending.snapshot,
+            last_pass: pending.last_pass,
+            quiet: pending.quiet,
+            conflicts: pending.conflicts,
             loaded: access.and_then(|access| access.loaded),
-            now: turn.now,
+            now: pending.now,
         };
-        let known = |source: &str| self.probes.known(turn.key, source);
-        let is_unclear = |source: &str| self.probes.is_unclear(turn.key, source);
+        let known = |source: &str| self.probes.known(pending.key, source);
+        let is_unclear = |source: &str| self.probes.is_unclear(pending.key, source);
         let new = status::status(&input, known, is_unclear);
-        self.publish(turn.key, turn.mirror, &new).await
+        self.publish(pending.key, pending.mirror, &new).await
     }
 }

@@ -96,8 +96,8 @@ pub(super) fn conditions(
         message: message.as_deref().unwrap_or_default(),
     };
     let mut conditions = before.to_vec();
-    for saying in [ready, degraded] {
-        set(&mut conditions, &saying, generation, now);
+    for update in [ready, degraded] {
+        set(&mut conditions, &update, generation, now);
     }
     conditions
 }

@@ -18,13 +18,13 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::conflicts::Conflict;
-use super::verdict::Trouble;
+use super::verdict::MirrorProblem;
 use super::{HELD, sources};
 use crate::ObjectKey;
 use crate::store::Snapshot;
 
 /// The input for the status of a running mirror.
-pub(super) struct Input<'a> {
+pub(super) struct StatusInput<'a> {
     pub(super) old: Option<&'a RegistryMirrorStatus>,
     pub(super) generation: Option<i64>,
     /// The digest of what is pruned, of which only a change ends a pause.
@@ -44,7 +44,7 @@ pub(super) struct Input<'a> {
 /// The status of a running mirror. `known` returns what this process learned about a repository,
 /// and `is_unclear` whether its source was asked and did not say who may read it.
 pub(super) fn status(
-    input: &Input<'_>,
+    input: &StatusInput<'_>,
     known: impl Fn(&str) -> Option<Visibility>,
     is_unclear: impl Fn(&str) -> bool,
 ) -> RegistryMirrorStatus {
@@ -54,8 +54,8 @@ pub(super) fn status(
     let unusable = unusable(&repositories, is_unclear);
     let (next_sync, last_sync) = syncs(input, &old);
     let mut conditions = old.conditions.unwrap_or_default();
-    for saying in &sayings(input, &counted, unusable) {
-        saying.set(&mut conditions, input.generation, input.now);
+    for update in &sayings(input, &counted, unusable) {
+        update.set(&mut conditions, input.generation, input.now);
     }
     RegistryMirrorStatus {
         observed_generation: input.generation,
@@ -72,7 +72,7 @@ pub(super) fn status(
 pub(super) fn troubled(
     old: Option<&RegistryMirrorStatus>,
     generation: Option<i64>,
-    trouble: &Trouble,
+    problem: &MirrorProblem,
     now: Timestamp,
 ) -> RegistryMirrorStatus {
     let mut status = old.cloned().unwrap_or_default();
@@ -82,13 +82,13 @@ pub(super) fn troubled(
         (PROGRESSING, Truth::False),
         (DEGRADED, Truth::True),
     ] {
-        let saying = ConditionValue {
+        let update = ConditionValue {
             kind,
             truth,
-            reason: trouble.reason,
-            message: trouble.message.clone(),
+            reason: problem.reason,
+            message: problem.message.clone(),
         };
-        saying.set(&mut conditions, generation, now);
+        update.set(&mut conditions, generation, now);
     }
     status.conditions = Some(conditions);
     status
@@ -180,7 +180,7 @@ pub(super) fn public_paths(
 
 /// When the next pass begins, and when the last one ended. A running pass is not recorded: a
 /// process that continues from the status starts it over.
-fn syncs(input: &Input<'_>, old: &RegistryMirrorStatus) -> (Option<Time>, Option<Time>) {
+fn syncs(input: &StatusInput<'_>, old: &RegistryMirrorStatus) -> (Option<Time>, Option<Time>) {
     // A changed time of the next pass does not show that a pass ended: it also changes when the
     // wall clock is set.
     let last = input.last_pass.map(time).or_else(|| old.last_sync.clone());
@@ -196,7 +196,7 @@ fn syncs(input: &Input<'_>, old: &RegistryMirrorStatus) -> (Option<Time>, Option
 
 /// The repositories with what is known of their readers.
 fn repositories(
-    input: &Input<'_>,
+    input: &StatusInput<'_>,
     known: impl Fn(&str) -> Option<Visibility>,
 ) -> Vec<MirroredRepository> {
     let settings = input.settings.repositories.iter();
@@ -267,18 +267,18 @@ struct ConditionValue {
 
 impl ConditionValue {
     fn set(&self, conditions: &mut Vec<Condition>, generation: Option<i64>, now: Timestamp) {
-        let saying = ConditionUpdate {
+        let update = ConditionUpdate {
             kind: self.kind,
             truth: self.truth,
             reason: self.reason,
             message: &self.message,
         };
-        set(conditions, &saying, generation, now);
+        set(conditions, &update, generation, now);
     }
 }
 
 fn sayings(
-    input: &Input<'_>,
+    input: &StatusInput<'_>,
     counted: &RegistryMirrorStatus,
     unusable: Option<Unusable>,
 ) -> [ConditionValue; 5] {
@@ -418,7 +418,7 @@ fn prune_paused(
 }
 
 /// Whether every repository was listed once.
-fn is_listed(input: &Input<'_>) -> bool {
+fn is_listed(input: &StatusInput<'_>) -> bool {
     let mut repositories = input.snapshot.repositories.iter();
     repositories.all(|repository| repository.images.is_some())
 }

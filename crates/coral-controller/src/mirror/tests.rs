@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::lookup::NamedObjects;
-use super::status::Input;
+use super::status::StatusInput;
 use super::verdict::{Verdict, Verdicts, decide};
 use super::{restore, shards, status};
 use crate::ObjectKey;
@@ -100,7 +100,7 @@ fn status_of(
     now: i64,
 ) -> RegistryMirrorStatus {
     let settings = mirror.settings().unwrap();
-    let input = Input {
+    let input = StatusInput {
         old: mirror.status.as_ref(),
         generation: mirror.metadata.generation,
         prune: mirror.spec.prune_digest(),
@@ -153,7 +153,7 @@ fn a_wall_clock_that_is_set_is_no_pass() {
     let mut jumped = snapshot(vec![]);
     jumped.next_pass = Some(at(90_000));
     let settings = mirror.settings().unwrap();
-    let mut input = Input {
+    let mut input = StatusInput {
         old: mirror.status.as_ref(),
         generation: Some(3),
         prune: None,
@@ -165,7 +165,7 @@ fn a_wall_clock_that_is_set_is_no_pass() {
         loaded: None,
         now: at(87_000),
     };
-    let times = |input: &Input<'_>| {
+    let times = |input: &StatusInput<'_>| {
         let status = status::status(input, |_| None, |_| true);
         [status.last_sync, status.next_sync].map(|time| time.unwrap().0)
     };
@@ -199,7 +199,7 @@ fn a_mirror_is_ready_once_it_was_asked_who_may_read_its_repositories() {
     let mirror = mirror("m", OLD, &spec("quay.io/a/b"));
     let held = image("quay.io/a/b:1", MirroredState::Mirrored, Some("sha256:00"));
     let (snapshot, settings) = (snapshot(vec![held]), mirror.settings().unwrap());
-    let input = Input {
+    let input = StatusInput {
         old: None,
         generation: Some(3),
         prune: mirror.spec.prune_digest(),
@@ -295,7 +295,7 @@ fn what_a_registry_has_loaded_says_nothing_about_the_one_after_it() {
     let mut loaded = |spec: Value, generation: i64| {
         mirror.spec = serde_json::from_value(spec).unwrap();
         let (settings, snapshot) = (mirror.settings().unwrap(), snapshot(vec![]));
-        let input = Input {
+        let input = StatusInput {
             old: Some(&before),
             generation: Some(generation),
             prune: mirror.spec.prune_digest(),
@@ -338,8 +338,8 @@ fn a_mirror_that_gets_ready_or_fails_is_told_of_once() {
     let failing = status_of(&object, &failing, true, 20);
     assert_eq!(status::began(None, &pending, READY), None);
     assert_eq!(status::began(Some(&pending), &pending, DEGRADED), None);
-    let told = status::began(Some(&pending), &failing, DEGRADED).unwrap();
-    assert_eq!(told.reason, "Failing");
+    let condition = status::began(Some(&pending), &failing, DEGRADED).unwrap();
+    assert_eq!(condition.reason, "Failing");
     assert_eq!(status::began(Some(&failing), &failing, DEGRADED), None);
 }
 
@@ -356,7 +356,7 @@ fn a_mirror_is_ready_once_the_registry_serves_its_public_repositories() {
         (Visibility::Public, Some(served), "Mirrored"),
         (Visibility::Private, Some(BTreeSet::new()), "Mirrored"),
     ] {
-        let input = Input {
+        let input = StatusInput {
             old: None,
             generation: Some(3),
             prune: object.spec.prune_digest(),

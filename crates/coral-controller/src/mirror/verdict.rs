@@ -26,14 +26,14 @@ pub(super) enum Verdict {
     NotYet,
     /// Its Registry is unavailable, or the addresses to refuse are unknown: it continues as before,
     /// and reports that.
-    Waits(Trouble),
+    Waiting(MirrorProblem),
     /// It cannot run.
-    Wrong(Trouble),
+    Invalid(MirrorProblem),
 }
 
 /// Why a mirror cannot run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct MirrorProblem {
     /// One word in camel case.
     pub(super) reason: &'static str,
     /// What is wrong and what to do.
@@ -54,7 +54,7 @@ pub(super) fn decide(mirrors: &Snapshot<RegistryMirror>, seen: &NamedObjects) ->
 
 fn of_one(key: &ObjectKey, mirror: &RegistryMirror, seen: &NamedObjects) -> Verdict {
     match prepare(mirror, seen) {
-        Ok(_) if seen.unguarded.is_some() => Verdict::Waits(Trouble {
+        Ok(_) if seen.unguarded.is_some() => Verdict::Waiting(MirrorProblem {
             reason: "WaitingForAddresses",
             message: seen.unguarded.clone().unwrap_or_default(),
         }),
@@ -79,12 +79,12 @@ fn wrong(
                 return Verdict::NotYet;
             }
             LookupError::Secret(SecretProblem::NotGranted(_)) => {
-                return Verdict::Wrong(not_granted(&seen.not_granted(key, mirror)));
+                return Verdict::Invalid(not_granted(&seen.not_granted(key, mirror)));
             }
             LookupError::Secret(SecretProblem::Missing(_)) => "SecretMissing",
             LookupError::NoRegistry(_) => "RegistryMissing",
             LookupError::RegistryNotReady(..) if has_run(mirror) && !mirror.spec.suspend => {
-                return Verdict::Waits(Trouble {
+                return Verdict::Waiting(MirrorProblem {
                     reason: "RegistryNotReady",
                     message: error.to_string(),
                 });
@@ -94,7 +94,7 @@ fn wrong(
         PrepareError::Secret { .. } | PrepareError::Credentials { .. } => "SecretInvalid",
     };
     let message = error.to_string();
-    Verdict::Wrong(Trouble { reason, message })
+    Verdict::Invalid(MirrorProblem { reason, message })
 }
 
 /// Whether the mirror ran before, in this process or an earlier one.
@@ -104,11 +104,11 @@ pub(super) fn has_run(mirror: &RegistryMirror) -> bool {
 }
 
 /// One command for all of the mirror's Secrets.
-fn not_granted(secrets: &[ObjectKey]) -> Trouble {
+fn not_granted(secrets: &[ObjectKey]) -> MirrorProblem {
     let names: Vec<&str> = secrets.iter().map(|key| key.name.as_str()).collect();
     let namespace = secrets.first().map_or("", |key| key.namespace.as_str());
     let names = names.join(" ");
-    Trouble {
+    MirrorProblem {
         reason: "SecretNotGranted",
         message: format!(
             "the controller may not read the secrets that the mirror names: allow it with `coral \

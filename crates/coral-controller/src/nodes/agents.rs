@@ -1,16 +1,17 @@
 //! Finds the nodes whose agents have stopped reporting. Pure.
 //!
-//! An agent writes only when something changes, so silence alone means nothing. The readiness of
-//! its pod does: the pod is not ready while the agent's loop is stuck, or while it cannot watch or
-//! write to the API server. kubelet reports that, and once kubelet is silent too, Kubernetes marks
-//! every pod of the node as not ready. So nothing has to be written while all is well.
+//! An agent writes only when something changes, so a quiet agent is not necessarily broken. The
+//! readiness of its pod is the signal: the pod is not ready while the agent's loop is stuck, or
+//! while the agent cannot watch or write to the API server. kubelet reports the readiness, and if
+//! kubelet stops reporting too, Kubernetes marks every pod of the node as not ready. So the agents
+//! need no heartbeat.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 
-use super::world::NodeView;
+use super::input::NodeView;
 
 /// How long an agent may be away: a rolling update replaces it within seconds.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(1);
@@ -44,7 +45,7 @@ pub(crate) struct Silences(BTreeMap<String, Timestamp>);
 impl Silences {
     /// Records on each node whether its agent has stopped reporting. Returns when to check again.
     /// While the pods are not known, no agent counts as silent.
-    pub(crate) fn note(
+    pub(crate) fn record(
         &mut self,
         nodes: &mut [NodeView],
         pods: Option<&AgentPods>,
@@ -61,11 +62,11 @@ impl Silences {
             // A time in the future was recorded before the clock was set back.
             let began = self.0.get(&node.name).copied().unwrap_or(now).min(now);
             since.insert(node.name.clone(), began);
-            let told = began + PATIENCE;
-            if told <= now {
+            let due = began + PATIENCE;
+            if due <= now {
                 node.silent = Some(why);
             } else {
-                next = Some(next.map_or(told, |next| next.min(told)));
+                next = Some(next.map_or(due, |next| next.min(due)));
             }
         }
         self.0 = since;
@@ -148,20 +149,23 @@ mod tests {
         let mut silences = Silences::default();
         let well = pods(&[("a", "n1", "True"), ("b", "n2", "True")]);
         let mut seen = nodes();
-        assert_eq!(silences.note(&mut seen, Some(&well), at(0)), None);
+        assert_eq!(silences.record(&mut seen, Some(&well), at(0)), None);
         assert_eq!(silence(seen.iter()), None);
         // An update: the new pod is not ready yet, then it is.
         let update = pods(&[("c", "n1", "False"), ("b", "n2", "True")]);
         assert_eq!(
-            silences.note(&mut seen, Some(&update), at(10)),
+            silences.record(&mut seen, Some(&update), at(10)),
             Some(at(70))
         );
         assert_eq!(silence(seen.iter()), None);
-        assert_eq!(silences.note(&mut seen, Some(&well), at(20)), None);
+        assert_eq!(silences.record(&mut seen, Some(&well), at(20)), None);
         // Both go, n2 with its node.
         let gone = pods(&[("b", "n2", "False")]);
-        assert_eq!(silences.note(&mut seen, Some(&gone), at(30)), Some(at(90)));
-        assert_eq!(silences.note(&mut seen, Some(&gone), at(90)), None);
+        assert_eq!(
+            silences.record(&mut seen, Some(&gone), at(30)),
+            Some(at(90))
+        );
+        assert_eq!(silences.record(&mut seen, Some(&gone), at(90)), None);
         let said = silence(seen.iter()).unwrap();
         assert_eq!(
             said.message,
@@ -176,7 +180,7 @@ mod tests {
         );
         assert!(!crashed.is_fault);
         let mut again = nodes();
-        assert_eq!(silences.note(&mut again, Some(&well), at(100)), None);
+        assert_eq!(silences.record(&mut again, Some(&well), at(100)), None);
         assert_eq!(silence(again.iter()), None);
     }
 
@@ -184,10 +188,10 @@ mod tests {
     fn a_clock_that_was_set_back_tells_of_a_silence_no_more_than_a_minute_later() {
         let (mut silences, mut seen) = (Silences::default(), nodes());
         let gone = pods(&[("b", "n2", "True")]);
-        silences.note(&mut seen, Some(&gone), at(100_000));
-        let told = silences.note(&mut seen, Some(&gone), at(10));
-        assert_eq!(told, Some(at(70)));
-        silences.note(&mut seen, Some(&gone), at(70));
+        silences.record(&mut seen, Some(&gone), at(100_000));
+        let due = silences.record(&mut seen, Some(&gone), at(10));
+        assert_eq!(due, Some(at(70)));
+        silences.record(&mut seen, Some(&gone), at(70));
         assert!(silence(seen.iter()).is_some());
     }
 
@@ -195,7 +199,7 @@ mod tests {
     fn without_knowledge_of_the_pods_no_agent_is_said_to_be_away() {
         let (mut silences, mut seen) = (Silences::default(), nodes());
         for second in [0, 1000] {
-            assert_eq!(silences.note(&mut seen, None, at(second)), None);
+            assert_eq!(silences.record(&mut seen, None, at(second)), None);
             assert_eq!(silence(seen.iter()), None);
         }
     }

@@ -8,7 +8,7 @@ use coral_api::node_images::{
 };
 use coral_image::{Digest, ImageRef};
 
-use super::world::{NodeView, Placed, WantedImage};
+use super::input::{NodeImagesView, NodeView, WantedImage};
 use crate::ObjectKey;
 
 pub(crate) fn digest(text: &str) -> Digest {
@@ -100,7 +100,7 @@ pub(crate) fn reporting(
         ..NodeImagesStatus::default()
     };
     let mut view = node(name, &[]);
-    view.placed = Some(Placed {
+    view.placed = Some(NodeImagesView {
         spec,
         status: Some(status),
         owner: Some(view.uid.clone()),

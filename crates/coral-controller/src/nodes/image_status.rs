@@ -13,10 +13,10 @@ use coral_image::ImageRef;
 use jiff::Timestamp;
 
 use super::agents::{Silence, silence};
+use super::input::WantedImage;
 use super::placement::Placement;
 use super::reported::Reported;
 use super::resolution::Resolutions;
-use super::world::WantedImage;
 
 const MAX_TEXT: usize = 1024;
 
@@ -46,18 +46,18 @@ pub(crate) fn status(
         label: image.label.clone(),
     });
     let mut conditions = before.map_or_else(Vec::new, |before| before.conditions.clone());
-    let mut sayings = sayings(wish, &images, counts, selected.len(), placement);
+    let mut updates = condition_values(wish, &images, counts, selected.len(), placement);
     if let Some(silence) = silence(selected.iter().map(|reported| reported.node)) {
-        tell(&mut sayings, &silence);
+        add_silence(&mut updates, &silence);
     }
-    for saying in sayings {
-        let saying = ConditionUpdate {
-            kind: saying.0,
-            truth: saying.1,
-            reason: saying.2,
-            message: &saying.3,
+    for value in updates {
+        let update = ConditionUpdate {
+            kind: value.0,
+            truth: value.1,
+            reason: value.2,
+            message: &value.3,
         };
-        conditions::set(&mut conditions, &saying, Some(wish.generation), now);
+        conditions::set(&mut conditions, &update, Some(wish.generation), now);
     }
     ImageStatus {
         observed_generation: Some(wish.generation),
@@ -133,14 +133,14 @@ fn count(images: &[ImageTagStatus]) -> ImageCondition {
 
 type ConditionValue = (&'static str, Truth, &'static str, String);
 
-fn sayings(
+fn condition_values(
     wish: &WantedImage,
     images: &[ImageTagStatus],
     counts: ImageCondition,
     nodes: usize,
     placement: &Placement,
 ) -> Vec<ConditionValue> {
-    let trouble = trouble(wish, images, placement);
+    let first_problem = first_problem(wish, images, placement);
     let (all, settings) = (images.len(), &wish.settings);
     let (there, pending) = (counts.available as usize, counts.pending > 0);
     let is_understood = settings.problems.is_empty() && settings.lists_all.is_empty();
@@ -148,16 +148,18 @@ fn sayings(
     let ready = if complete {
         let message = format!("{all}/{all} images on {nodes}/{nodes} nodes");
         (kind::READY, Truth::True, "Available", message)
-    } else if nodes == 0 && all > 0 && trouble.is_none() {
+    } else if nodes == 0 && all > 0 && first_problem.is_none() {
         let message = "no node with an agent matches the selector".to_owned();
         (kind::READY, Truth::Unknown, "NoNodes", message)
     } else {
         let counted = format!("{there}/{all} images are on every selected node ({nodes})");
-        let message = match &trouble {
+        let message = match &first_problem {
             Some((_, why)) => format!("{counted}; {why}"),
             None => counted,
         };
-        let reason = trouble.as_ref().map_or("Pulling", |(reason, _)| *reason);
+        let reason = first_problem
+            .as_ref()
+            .map_or("Pulling", |(reason, _)| *reason);
         (kind::READY, Truth::False, reason, message)
     };
     let progressing = match (settings.suspend, pending) {
@@ -173,7 +175,7 @@ fn sayings(
         }
         (false, false) => (kind::PROGRESSING, Truth::False, "Settled", String::new()),
     };
-    let degraded = match trouble {
+    let degraded = match first_problem {
         Some((reason, why)) => (kind::DEGRADED, Truth::True, reason, why),
         None => (kind::DEGRADED, Truth::False, "AsExpected", String::new()),
     };
@@ -181,8 +183,8 @@ fn sayings(
 }
 
 /// Adds that agents have stopped reporting: what they reported last still counts.
-fn tell(sayings: &mut [ConditionValue], silence: &Silence) {
-    for (kind, truth, reason, message) in sayings {
+fn add_silence(conditions: &mut [ConditionValue], silence: &Silence) {
+    for (kind, truth, reason, message) in conditions {
         if *kind == kind::READY {
             *message = format!("{message}; {}", silence.message);
         }
@@ -195,7 +197,7 @@ fn tell(sayings: &mut [ConditionValue], silence: &Silence) {
 }
 
 /// The first problem that a person should look at.
-fn trouble(
+fn first_problem(
     wish: &WantedImage,
     images: &[ImageTagStatus],
     placement: &Placement,
@@ -279,7 +281,7 @@ fn number(count: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{digest, node, reporting, wish};
-    use super::super::world::NodeView;
+    use super::super::input::NodeView;
     use super::*;
     use coral_api::node_images::NodeImageStatus;
 

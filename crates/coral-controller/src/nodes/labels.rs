@@ -7,8 +7,8 @@ use coral_api::image::ImageTagState;
 use coral_api::names::label;
 use coral_api::node_images::{NodeRegistryPolicy, NodeRegistryState};
 
+use super::input::NodeView;
 use super::reported::Reported;
-use super::world::NodeView;
 
 /// Changes of a node's labels: a new value, or `None` to remove the label. Empty if nothing has to
 /// change.

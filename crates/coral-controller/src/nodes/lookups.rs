@@ -10,7 +10,7 @@ use std::sync::Arc;
 use coral_image::ImageRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::world::WantedImage;
+use super::input::WantedImage;
 
 /// Look-ups at the same time.
 const AT_ONCE: usize = 16;

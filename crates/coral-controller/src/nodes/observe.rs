@@ -11,17 +11,17 @@ use coral_image::{Digest, Host, ImageRef};
 use k8s_openapi::api::core::v1::Node;
 
 use super::agents::{AgentPods, by_node};
-use super::resolution::Prospect;
-use super::resolver::{LookupTarget, Reach, Reaches, targets};
+use super::input::{AllowedHosts, NodeImagesView, NodeView, RegistryView, WantedImage};
+use super::resolution::LookupConditions;
+use super::resolver::{LookupRoute, LookupRoutes, LookupTarget, targets};
 use super::routes::RouteView;
-use super::world::{HostsInForce, NodeView, Placed, RegistryView, WantedImage};
 use crate::ObjectKey;
 use crate::context::Context;
 use crate::registry::why_not_ready;
 use crate::shared::RegistryAccess;
 
 /// Everything that a pass reads.
-pub(crate) struct Observed {
+pub(crate) struct NodesInput {
     /// Image objects, those being deleted apart.
     pub(crate) images: BTreeMap<ObjectKey, Arc<Image>>,
     /// Image objects that are being deleted and still carry the older Coral's finalizer.
@@ -34,7 +34,7 @@ pub(crate) struct Observed {
     pub(crate) nodes: Vec<NodeView>,
     /// The agents' pods; `None` while they are not known.
     pub(crate) agents: Option<AgentPods>,
-    pub(crate) in_force: HostsInForce,
+    pub(crate) in_force: AllowedHosts,
     /// Whether every Image could be decoded: while one cannot, no image leaves a node.
     pub(crate) has_all_images: bool,
     /// Whether every route could be decoded: while one cannot, no host leaves a node.
@@ -46,7 +46,7 @@ pub(crate) struct Observed {
 }
 
 /// Reads the stores; `None` while it is not known how Registries are reached.
-pub(crate) fn observe(context: &Context) -> Option<Observed> {
+pub(crate) fn observe(context: &Context) -> Option<NodesInput> {
     let access = context.shared.registries.get()?;
     let (cluster, shared) = (&context.cluster, &context.shared);
     let (images, held) = sort_images(cluster.images.snapshot().iter());
@@ -86,10 +86,10 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
     let mut registries = registry_views(&registry_keys(context), &access, &nodes);
     for view in &mut registries {
         let object = cluster.registries.get(&view.key);
-        view.trouble = object.and_then(|object| why_not_ready(&object));
+        view.problem = object.and_then(|object| why_not_ready(&object));
     }
     let in_force = shared.locked_hosts.get().map(|hosts| (*hosts).clone());
-    Some(Observed {
+    Some(NodesInput {
         wishes: wishes.collect(),
         routes: route_objects.values().map(|r| route_view(r)).collect(),
         registries,
@@ -98,7 +98,7 @@ pub(crate) fn observe(context: &Context) -> Option<Observed> {
             let pods = cluster.agent_pods.snapshot();
             by_node(pods.values().map(Arc::as_ref))
         }),
-        in_force: HostsInForce(in_force),
+        in_force: AllowedHosts(in_force),
         has_all_images: cluster.images.broken().is_empty(),
         has_all_routes: cluster.routes.broken().is_empty(),
         mirrored: mirrored.collect(),
@@ -165,7 +165,7 @@ fn registry_views(
             key: key.clone(),
             endpoint: known.map(|access| access.endpoint.clone()).or(given),
             host,
-            trouble: None,
+            problem: None,
         }
     });
     views.collect()
@@ -215,9 +215,9 @@ fn node_view(node: &Node, placed: Option<&NodeImages>) -> NodeView {
     }
 }
 
-fn placed_view(object: &NodeImages) -> Placed {
+fn placed_view(object: &NodeImages) -> NodeImagesView {
     let owners = object.metadata.owner_references.iter().flatten();
-    Placed {
+    NodeImagesView {
         spec: object.spec.clone(),
         status: object.status.clone(),
         owner: owners.into_iter().next().map(|owner| owner.uid.clone()),
@@ -235,17 +235,17 @@ pub(crate) fn remembered(images: &ByKey<Image>, reference: &ImageRef) -> Option<
 
 /// How the hosts that Coral answers for are looked up. If only some nodes are routed, tags of that
 /// host are resolved in the Registry.
-pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reaches {
+pub(crate) fn lookup_routes(observed: &NodesInput, table: &super::routes::Table) -> LookupRoutes {
     let own = observed.registries.iter().filter_map(|registry| {
         let address = address(registry.endpoint.as_deref()?)?;
-        Some((registry.host.clone(), Reach::Own { address }))
+        Some((registry.host.clone(), LookupRoute::Own { address }))
     });
     let routed = table.iter().filter_map(|(host, routed)| {
         let address = address(routed.endpoint())?;
         let then_source = routed.may_ask_source();
         Some((
             host.clone(),
-            Reach::Routed {
+            LookupRoute::Routed {
                 address,
                 then_source,
             },
@@ -255,8 +255,12 @@ pub(crate) fn reaches(observed: &Observed, table: &super::routes::Table) -> Reac
 }
 
 /// What the answer for a reference depends on beside the registry that is asked.
-pub(crate) fn prospect(image: &ImageRef, observed: &Observed, reaches: &Reaches) -> Prospect {
-    let places = targets(image, reaches).unwrap_or_default();
+pub(crate) fn lookup_conditions(
+    image: &ImageRef,
+    observed: &NodesInput,
+    lookup_routes: &LookupRoutes,
+) -> LookupConditions {
+    let places = targets(image, lookup_routes).unwrap_or_default();
     let public = places.iter().any(|place| match place {
         LookupTarget::Registry { address, path } => {
             let paths = observed.public.get(address.as_str());
@@ -264,7 +268,7 @@ pub(crate) fn prospect(image: &ImageRef, observed: &Observed, reaches: &Reaches)
         }
         LookupTarget::Source => false,
     });
-    Prospect {
+    LookupConditions {
         mirrored: observed.mirrored.contains(&image.to_string()),
         public,
         places,

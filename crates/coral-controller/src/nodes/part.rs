@@ -20,15 +20,15 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::agents::Silences;
+use super::input::NodeView;
 use super::labels::{LabelChanges, changes};
 use super::lookups::{self, Lookups};
-use super::observe::{Observed, observe, prospect, reaches, remembered};
+use super::observe::{NodesInput, lookup_conditions, lookup_routes, observe, remembered};
 use super::placement::{Placement, place};
 use super::reported::Reported;
 use super::resolution::Resolutions;
-use super::resolver::{Reaches, Resolver};
+use super::resolver::{LookupRoutes, Resolver};
 use super::routes::{Table, for_node, table};
-use super::world::NodeView;
 use super::{image_status, routes};
 use crate::ObjectKey;
 use crate::api::{ApiError, Writer};
@@ -45,7 +45,7 @@ pub(crate) struct NodesPart {
     resolutions: Resolutions,
     silences: Silences,
     /// The resolver, and its input.
-    resolver: Option<(Basis, Resolver)>,
+    resolver: Option<(ResolverInput, Resolver)>,
     lookups: Lookups,
     /// The number of Registries without room on some node, as last logged.
     registries_left_out: usize,
@@ -56,10 +56,10 @@ pub(crate) struct NodesPart {
 }
 
 /// The input of a resolver.
-type Basis = (Reaches, Arc<String>, AddressRules);
+type ResolverInput = (LookupRoutes, Arc<String>, AddressRules);
 
 /// The decisions of a pass.
-struct Decided {
+struct NodesDecision {
     placement: Placement,
     table: Table,
     /// Most Registries that a node has no room for.
@@ -109,11 +109,12 @@ impl Part for NodesPart {
             shared.own_image.get(),
         );
         let (Some(mut observed), Some(ca), Some(own)) = (observed, ca, own) else {
-            // Missing information removes nothing. The parts that publish it wake this one.
+            // Without this information nothing may be removed from a node, so the pass ends. Its
+            // publishers wake this part.
             return Ok(Wake::OnChange);
         };
         let (nodes, agents) = (&mut observed.nodes, observed.agents.as_ref());
-        let next = self.silences.note(nodes, agents, now);
+        let next = self.silences.record(nodes, agents, now);
         let table = table(&observed.routes, &observed.registries);
         let wake = self.resolve(&observed, &table, ca, now)?;
         // Nodes know the image by its canonical name.
@@ -128,11 +129,11 @@ impl Part for NodesPart {
 }
 
 fn decide(
-    observed: &Observed,
+    observed: &NodesInput,
     table: Table,
     resolutions: &Resolutions,
     own_image: Option<&str>,
-) -> Decided {
+) -> NodesDecision {
     let digests = resolutions.digests();
     let mut placement = place(&observed.wishes, &observed.nodes, &digests);
     let (mut specs, mut labels) = (BTreeMap::new(), BTreeMap::new());
@@ -168,7 +169,7 @@ fn decide(
             specs.insert(node.name.clone(), spec);
         }
     }
-    Decided {
+    NodesDecision {
         placement,
         table,
         registries_left_out,
@@ -224,7 +225,7 @@ impl NodesPart {
     /// due.
     fn resolve(
         &mut self,
-        observed: &Observed,
+        observed: &NodesInput,
         table: &Table,
         ca: Arc<String>,
         now: Timestamp,
@@ -241,9 +242,10 @@ impl NodesPart {
         while let Ok((image, answer)) = self.answers.1.try_recv() {
             self.resolutions.answer(&image, answer, now, rand::random());
         }
-        let reaches = reaches(observed, table);
-        let prospects = |image: &ImageRef| prospect(image, observed, &reaches);
-        self.resolutions.retry(prospects, now);
+        let lookup_routes = lookup_routes(observed, table);
+        let lookup_conditions =
+            |image: &ImageRef| lookup_conditions(image, observed, &lookup_routes);
+        self.resolutions.retry(lookup_conditions, now);
         // The addresses that must not be contacted become known a moment after the start, which
         // wakes this part.
         let rules = match self.context.shared.address_rules.get().as_deref() {
@@ -254,8 +256,8 @@ impl NodesPart {
             }
             Some(Ok(rules)) => rules.clone(),
         };
-        let due = self.resolutions.take_due(prospects, now);
-        let resolver = self.resolver(reaches, ca, rules)?;
+        let due = self.resolutions.take_due(lookup_conditions, now);
+        let resolver = self.resolver(lookup_routes, ca, rules)?;
         let charged = lookups::charged(&observed.wishes);
         for image in due {
             let namespace = charged.get(&image).copied().unwrap_or_default();
@@ -275,36 +277,36 @@ impl NodesPart {
     /// The current resolver, recreated when a Registry's address or the CA has changed.
     fn resolver(
         &mut self,
-        reaches: Reaches,
+        lookup_routes: LookupRoutes,
         ca: Arc<String>,
         rules: AddressRules,
     ) -> Result<Resolver, PassError> {
-        let basis = (reaches, ca, rules);
-        if let Some((_, resolver)) = self.resolver.as_ref().filter(|(known, _)| *known == basis) {
+        let input = (lookup_routes, ca, rules);
+        if let Some((_, resolver)) = self.resolver.as_ref().filter(|(known, _)| *known == input) {
             return Ok(resolver.clone());
         }
-        let (reaches, ca, rules) = &basis;
-        let resolver = Resolver::new(reaches.clone(), ca, rules)?;
-        self.resolver = Some((basis, resolver.clone()));
+        let (lookup_routes, ca, rules) = &input;
+        let resolver = Resolver::new(lookup_routes.clone(), ca, rules)?;
+        self.resolver = Some((input, resolver.clone()));
         Ok(resolver)
     }
 
     /// Writes the decisions. One object that cannot be written does not hold up the others; the
     /// first error is returned at the end, so that the pass is repeated.
-    async fn apply(&self, observed: &Observed, decided: &Decided) -> Result<(), PassError> {
+    async fn apply(&self, observed: &NodesInput, decided: &NodesDecision) -> Result<(), PassError> {
         let mut first = FirstError::default();
         for image in &observed.held {
-            first.note(self.release(image).await);
+            first.record(self.release(image).await);
         }
         for node in &observed.nodes {
             if let Some(spec) = decided.specs.get(&node.name) {
-                first.note(self.write_spec(node, spec).await);
+                first.record(self.write_spec(node, spec).await);
             }
             if let Some(changes) = decided.labels.get(&node.name) {
                 let key = ObjectKey::cluster(&node.name);
                 let patch = json!({"metadata": {"labels": changes}});
                 let written = self.writer.merge::<Node>(&key, &patch).await;
-                first.note(written);
+                first.record(written);
             }
         }
         first.into_result()
@@ -330,7 +332,8 @@ impl NodesPart {
         let rest = finalizers.filter(|name| *name != coral_api::names::FINALIZER);
         let patch = json!({"metadata": {
             "finalizers": rest.collect::<Vec<_>>(),
-            // Another writer's finalizer is not lost: the patch is then refused and repeated.
+            // The patch carries the resource version, so a finalizer that another writer adds
+            // meanwhile is not lost: the patch is refused and repeated.
             "resourceVersion": image.metadata.resource_version,
         }});
         let key = ObjectKey::from_object(image);
@@ -340,8 +343,8 @@ impl NodesPart {
 
     async fn publish(
         &self,
-        observed: &Observed,
-        decided: &Decided,
+        observed: &NodesInput,
+        decided: &NodesDecision,
         now: Timestamp,
     ) -> Result<(), PassError> {
         let mut first = FirstError::default();
@@ -362,7 +365,7 @@ impl NodesPart {
                 self.emit_events(image.as_ref(), conditions, &status.conditions)
                     .await;
             }
-            first.note(written);
+            first.record(written);
         }
         for route in &observed.routes {
             let key = ObjectKey::cluster(&route.name);
@@ -381,7 +384,7 @@ impl NodesPart {
                 self.emit_events(object.as_ref(), conditions, &status.conditions)
                     .await;
             }
-            first.note(written);
+            first.record(written);
         }
         first.into_result()
     }
@@ -419,7 +422,7 @@ struct FirstError(Option<PassError>);
 
 impl FirstError {
     /// Records a result. An object that was deleted meanwhile needs no write.
-    fn note<T>(&mut self, result: Result<T, ApiError>) {
+    fn record<T>(&mut self, result: Result<T, ApiError>) {
         let error = result.err().filter(|error| !error.is_not_found());
         if let (None, Some(error)) = (&self.0, error) {
             self.0 = Some(error.into());

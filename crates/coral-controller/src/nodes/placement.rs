@@ -7,9 +7,9 @@ use coral_api::names::label;
 use coral_api::node_images::{MAX_IMAGE_LABELS, MAX_NODE_IMAGES, NodeImage};
 use coral_image::Digest;
 
+use super::input::{NodeView, WantedImage};
 use super::reported::Reported;
 use super::shares::{self, Claimant, PullEvidence};
-use super::world::{NodeView, WantedImage};
 use crate::ObjectKey;
 
 /// The decision for all nodes.
@@ -64,14 +64,14 @@ pub(crate) fn place(
     for node in nodes.iter().filter(|node| node.linux) {
         let mut claims = claims(&oldest, node, digests);
         let excess = share_out(&mut claims, MAX_NODE_IMAGES, |claim| claim.placed);
-        note(&mut placement.left_out, &excess, node);
+        record_node(&mut placement.left_out, &excess, node);
         let without_label = share_out(&mut claims, MAX_IMAGE_LABELS, |claim| {
             // Within a share, existing labels stay: pods may have been scheduled to the node because
             // of them.
             let label = label::image(&claim.image.reference);
             node.labels.contains_key(&label)
         });
-        note(&mut placement.unlabelled, &without_label, node);
+        record_node(&mut placement.unlabelled, &without_label, node);
         let labelled = claims.iter().map(|claim| claim.image.reference.clone());
         let labelled = labelled.collect();
         claims.extend(without_label);
@@ -134,8 +134,8 @@ fn claims<'a>(
     claims
 }
 
-/// Counts each claim in the turn of one namespace: of those that ask for it, the one that asks for
-/// the fewest images. An image does not wait because a namespace that asks for many names it too.
+/// Assigns each claim to one namespace: of those that ask for the image, the one that asks for the
+/// fewest. An image therefore does not wait because a namespace with many images names it too.
 fn charge(claims: &mut [Claim<'_>]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for claim in &*claims {
@@ -152,8 +152,8 @@ fn charge(claims: &mut [Claim<'_>]) {
     }
 }
 
-/// Leaves as many claims as there are places, each namespace its share of them, and returns the
-/// others. Those that `is_there` says yes to are preferred, then those of older objects.
+/// Keeps as many claims as there are places, divided into shares by namespace, and returns the
+/// others. Claims for which `is_there` returns true are preferred, then those of older objects.
 fn share_out<'a>(
     claims: &mut Vec<Claim<'a>>,
     places: usize,
@@ -162,7 +162,7 @@ fn share_out<'a>(
     if claims.len() <= places {
         return Vec::new();
     }
-    // Stable: among equals the order of the claims, the oldest object first.
+    // The sort is stable: equal claims stay in order, the oldest object first.
     claims.sort_by_cached_key(|claim| !is_there(claim));
     let claimants: Vec<Claimant<'_>> = claims.iter().map(Claim::claimant).collect();
     let mut chosen = shares::chosen(&claimants, places).into_iter();
@@ -173,8 +173,8 @@ fn share_out<'a>(
     others
 }
 
-/// Lets the namespaces take turns: the agent pulls the first image of each before the second of
-/// any.
+/// Sets priorities so that namespaces alternate: the agent pulls the first image of each namespace
+/// before the second of any.
 fn take_turns(claims: &mut [Claim<'_>]) {
     let mut counts: BTreeMap<&str, i32> = BTreeMap::new();
     let turns: Vec<i32> = claims
@@ -194,7 +194,11 @@ fn take_turns(claims: &mut [Claim<'_>]) {
 }
 
 /// Records the node for every object that asks for one of these images.
-fn note(nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>, claims: &[Claim<'_>], node: &NodeView) {
+fn record_node(
+    nodes: &mut BTreeMap<ObjectKey, BTreeSet<String>>,
+    claims: &[Claim<'_>],
+    node: &NodeView,
+) {
     for wish in claims.iter().flat_map(|claim| &claim.owners) {
         let names = nodes.entry(wish.key.clone()).or_default();
         names.insert(node.name.clone());
@@ -259,9 +263,9 @@ impl<'a> Claim<'a> {
         owners.map(|wish| wish.key.namespace.as_str()).collect()
     }
 
-    /// Two objects name one reference: it is protected if either says so, removed only if both do,
-    /// tried as often as the more persistent one says, and follows its tag unless both are
-    /// suspended.
+    /// Combines the claims of two objects on one reference: the image is protected if either object
+    /// says so and removed only if both do, is retried as often as the more persistent object asks,
+    /// and follows its tag unless both are suspended.
     fn join(&mut self, other: Claim<'a>) {
         let (image, joined) = (&mut self.image, other.image);
         image.pin |= joined.pin;
@@ -293,7 +297,7 @@ fn generation(owners: &[&WantedImage]) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::super::fixtures::{digest, node, reported_image, wish};
-    use super::super::world::Placed;
+    use super::super::input::NodeImagesView;
     use super::*;
     use coral_api::node_images::{NodeImagesSpec, NodeImagesStatus};
 
@@ -338,12 +342,12 @@ mod tests {
             ..NodeImage::default()
         });
         let mut node = node(name, &[]);
-        node.placed = Some(Placed {
+        node.placed = Some(NodeImagesView {
             spec: NodeImagesSpec {
                 images: images.collect(),
                 ..NodeImagesSpec::default()
             },
-            ..Placed::default()
+            ..NodeImagesView::default()
         });
         node
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use coral_api::image::ImageTagState;
 use coral_api::node_images::NodeImageStatus;
 
-use super::world::NodeView;
+use super::input::NodeView;
 
 /// A node with its images by reference: thousands of references are looked up in each pass.
 pub(crate) struct Reported<'a> {

@@ -32,13 +32,13 @@ pub(crate) struct Resolution {
     /// Whether a request is under way.
     asking: bool,
     /// What the last answer depended on.
-    asked_with: Prospect,
+    asked_with: LookupConditions,
 }
 
-/// What an answer depends on beside the registry itself. A failed reference is looked up again at
-/// once when this changes, and only then: unchanged prospects must not reset the backoff.
+/// The conditions that an answer depends on, apart from the registry itself. When they change, a
+/// failed reference is looked up again at once; while they stay the same, its backoff continues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Prospect {
+pub(crate) struct LookupConditions {
     /// Whether a mirror has copied the reference.
     pub(crate) mirrored: bool,
     /// Whether the Registry that is asked says that it serves the repository to every client.
@@ -83,10 +83,10 @@ impl Resolutions {
         }
     }
 
-    /// The references to look up now. They count as asked from here on, under these `prospects`.
+    /// The references to look up now. They count as asked from here on, under these conditions.
     pub(crate) fn take_due(
         &mut self,
-        prospects: impl Fn(&ImageRef) -> Prospect,
+        lookup_conditions: impl Fn(&ImageRef) -> LookupConditions,
         now: Timestamp,
     ) -> Vec<ImageRef> {
         let due = self
@@ -95,7 +95,7 @@ impl Resolutions {
             .filter(|(_, entry)| !entry.asking && entry.is_due(now));
         due.map(|(image, entry)| {
             entry.asking = true;
-            entry.asked_with = prospects(image);
+            entry.asked_with = lookup_conditions(image);
             image.clone()
         })
         .collect()
@@ -144,13 +144,17 @@ impl Resolutions {
         }
     }
 
-    /// Makes references due at once that failed under other prospects than the current ones.
-    pub(crate) fn retry(&mut self, prospects: impl Fn(&ImageRef) -> Prospect, now: Timestamp) {
+    /// Makes references due at once that failed under other conditions than the current ones.
+    pub(crate) fn retry(
+        &mut self,
+        lookup_conditions: impl Fn(&ImageRef) -> LookupConditions,
+        now: Timestamp,
+    ) {
         let failed = self.0.iter_mut();
         for (image, entry) in failed.filter(|(_, e)| e.failure.is_some() && !e.asking) {
-            let prospect = prospects(image);
-            if prospect != entry.asked_with {
-                entry.asked_with = prospect;
+            let lookup_conditions = lookup_conditions(image);
+            if lookup_conditions != entry.asked_with {
+                entry.asked_with = lookup_conditions;
                 // A mirrored image becomes public a moment later: the waits start over.
                 entry.attempts = 0;
                 entry.due = Some(now);
@@ -204,15 +208,15 @@ mod tests {
     }
 
     /// Prospects where one reference is mirrored.
-    fn mirrored(reference: &'static str) -> impl Fn(&ImageRef) -> Prospect {
-        move |image| Prospect {
+    fn mirrored(reference: &'static str) -> impl Fn(&ImageRef) -> LookupConditions {
+        move |image| LookupConditions {
             mirrored: image.to_string() == reference,
-            ..Prospect::default()
+            ..LookupConditions::default()
         }
     }
 
     fn due(resolutions: &mut Resolutions, seconds: i64) -> Vec<ImageRef> {
-        resolutions.take_due(|_| Prospect::default(), at(seconds))
+        resolutions.take_due(|_| LookupConditions::default(), at(seconds))
     }
 
     #[test]
@@ -241,13 +245,13 @@ mod tests {
     fn what_hinders_look_ups_is_told_and_costs_no_time() {
         let mut resolutions = wanting(&["a/b:1"]);
         resolutions.hinder("no addresses", at(0));
-        let told = |r: &Resolutions| r.get(&image("a/b:1")).unwrap().failure.clone();
-        assert_eq!(told(&resolutions).as_deref(), Some("no addresses"));
+        let failure = |r: &Resolutions| r.get(&image("a/b:1")).unwrap().failure.clone();
+        assert_eq!(failure(&resolutions).as_deref(), Some("no addresses"));
         assert_eq!(due(&mut resolutions, 1), [image("a/b:1")]);
         resolutions.answer(&image("a/b:1"), Ok(digest("x")), at(1), 0.0);
-        assert_eq!(told(&resolutions), None);
+        assert_eq!(failure(&resolutions), None);
         resolutions.hinder("no addresses", at(2));
-        assert_eq!(told(&resolutions), None, "nothing is due");
+        assert_eq!(failure(&resolutions), None, "nothing is due");
     }
 
     #[test]
@@ -285,13 +289,13 @@ mod tests {
     #[test]
     fn a_mirrored_reference_that_cannot_be_resolved_is_asked_ever_more_slowly() {
         let mut resolutions = wanting(&["quay.io/a/b:1"]);
-        let prospects = mirrored("quay.io/a/b:1");
+        let lookup_conditions = mirrored("quay.io/a/b:1");
         let mut asked = 0;
         // A pass every 50 ms for a minute: each answer makes one.
         for tick in 0..1200 {
             let now = Timestamp::from_millisecond(tick * 50).unwrap();
-            resolutions.retry(&prospects, now);
-            for image in resolutions.take_due(&prospects, now) {
+            resolutions.retry(&lookup_conditions, now);
+            for image in resolutions.take_due(&lookup_conditions, now) {
                 asked += 1;
                 let text = format!("private, for the {asked}. time");
                 resolutions.answer(&image, Err(text), now, 0.0);
@@ -304,10 +308,10 @@ mod tests {
     fn what_changes_while_an_answer_is_waited_for_is_asked_again() {
         let mut resolutions = wanting(&["quay.io/a/b:1"]);
         assert_eq!(due(&mut resolutions, 0).len(), 1);
-        let prospects = mirrored("quay.io/a/b:1");
-        resolutions.retry(&prospects, at(0));
+        let lookup_conditions = mirrored("quay.io/a/b:1");
+        resolutions.retry(&lookup_conditions, at(0));
         resolutions.answer(&image("quay.io/a/b:1"), Err("missing".into()), at(0), 0.0);
-        resolutions.retry(&prospects, at(0));
+        resolutions.retry(&lookup_conditions, at(0));
         assert_eq!(due(&mut resolutions, 0).len(), 1);
     }
 

@@ -9,7 +9,7 @@ use coral_distribution::{
 };
 use coral_image::{Digest, Host, ImageRef, Repository, RepositoryPath, destination_path};
 
-use crate::advice::{Means, in_cluster};
+use crate::advice::{AdviceTarget, in_cluster};
 
 /// Longest time that one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub(crate) enum LookupTarget {
 
 /// Where a host's images are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Reach {
+pub(crate) enum LookupRoute {
     /// The host is a Registry's own name.
     Own {
         /// Host and port of the Registry's address.
@@ -46,18 +46,21 @@ pub(crate) enum Reach {
 }
 
 /// The hosts that are not contacted, or not first.
-pub(crate) type Reaches = BTreeMap<String, Reach>;
+pub(crate) type LookupRoutes = BTreeMap<String, LookupRoute>;
 
 /// Decides where a reference is looked up, in the same order as a node's container runtime.
-pub(crate) fn targets(image: &ImageRef, reaches: &Reaches) -> Result<Vec<LookupTarget>, String> {
+pub(crate) fn targets(
+    image: &ImageRef,
+    lookup_routes: &LookupRoutes,
+) -> Result<Vec<LookupTarget>, String> {
     let repository = image.repository();
-    match reaches.get(repository.host().as_str()) {
+    match lookup_routes.get(repository.host().as_str()) {
         None => Ok(vec![LookupTarget::Source]),
-        Some(Reach::Own { address }) => Ok(vec![LookupTarget::Registry {
+        Some(LookupRoute::Own { address }) => Ok(vec![LookupTarget::Registry {
             address: address.clone(),
             path: repository.path().clone(),
         }]),
-        Some(Reach::Routed {
+        Some(LookupRoute::Routed {
             address,
             then_source,
         }) => {
@@ -76,15 +79,19 @@ pub(crate) fn targets(image: &ImageRef, reaches: &Reaches) -> Result<Vec<LookupT
 #[derive(Clone)]
 pub(crate) struct Resolver {
     client: Client,
-    reaches: Arc<Reaches>,
+    lookup_routes: Arc<LookupRoutes>,
 }
 
 impl Resolver {
     /// A resolver for these hosts; Registries are trusted by the certificates in `ca`. Tenants
     /// write the references, so addresses that `rules` refuse are not asked.
-    pub(crate) fn new(reaches: Reaches, ca: &str, rules: &AddressRules) -> Result<Self, Error> {
-        let addresses = reaches.values().map(|reach| match reach {
-            Reach::Own { address } | Reach::Routed { address, .. } => address.clone(),
+    pub(crate) fn new(
+        lookup_routes: LookupRoutes,
+        ca: &str,
+        rules: &AddressRules,
+    ) -> Result<Self, Error> {
+        let addresses = lookup_routes.values().map(|route| match route {
+            LookupRoute::Own { address } | LookupRoute::Routed { address, .. } => address.clone(),
         });
         let trust = HostOptions {
             ca_pem: Some(ca.as_bytes().to_vec()),
@@ -98,7 +105,7 @@ impl Resolver {
         })?;
         Ok(Self {
             client,
-            reaches: Arc::new(reaches),
+            lookup_routes: Arc::new(lookup_routes),
         })
     }
 
@@ -106,14 +113,14 @@ impl Resolver {
     pub(crate) async fn resolve(&self, image: &ImageRef) -> Result<Digest, String> {
         let looked_up = self.look_up(image);
         match tokio::time::timeout(PATIENCE, looked_up).await {
-            Ok(answer) => answer.map_err(|why| in_cluster(&why, Means::Image)),
+            Ok(answer) => answer.map_err(|why| in_cluster(&why, AdviceTarget::Image)),
             Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
         }
     }
 
     async fn look_up(&self, image: &ImageRef) -> Result<Digest, String> {
         let mut missing = Vec::new();
-        for place in targets(image, &self.reaches)? {
+        for place in targets(image, &self.lookup_routes)? {
             let repository = match &place {
                 LookupTarget::Registry { address, path } => {
                     Repository::new(address.clone(), path.clone())
@@ -136,7 +143,7 @@ impl Resolver {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Err(not_found(image, &missing, self.reaches.as_ref()))
+        Err(not_found(image, &missing, self.lookup_routes.as_ref()))
     }
 }
 
@@ -147,16 +154,16 @@ fn is_refusal(error: &Error) -> bool {
     )
 }
 
-fn not_found(image: &ImageRef, missing: &[String], reaches: &Reaches) -> String {
+fn not_found(image: &ImageRef, missing: &[String], lookup_routes: &LookupRoutes) -> String {
     let host = image.repository().host();
-    match reaches.get(host.as_str()) {
-        Some(Reach::Routed {
+    match lookup_routes.get(host.as_str()) {
+        Some(LookupRoute::Routed {
             then_source: false, ..
         }) => format!(
             "it is not mirrored or not public, and {host} is never contacted: add it to a \
              RegistryMirror"
         ),
-        Some(Reach::Own { .. }) => {
+        Some(LookupRoute::Own { .. }) => {
             "the Registry does not have it, or it is not public there".to_owned()
         }
         _ => format!("{} does not have it", missing.join(" and ")),
@@ -171,9 +178,9 @@ mod tests {
         Host::parse(text).unwrap()
     }
 
-    fn asked(image: &str, reaches: &Reaches) -> Vec<String> {
+    fn asked(image: &str, lookup_routes: &LookupRoutes) -> Vec<String> {
         let image = ImageRef::parse(image).unwrap();
-        let places = targets(&image, reaches).unwrap();
+        let places = targets(&image, lookup_routes).unwrap();
         let shown = places.into_iter().map(|place| match place {
             LookupTarget::Registry { address, path } => format!("{address}/{path}"),
             LookupTarget::Source => "source".to_owned(),
@@ -187,7 +194,7 @@ mod tests {
             refuse_local: true,
             ..AddressRules::default()
         };
-        let resolver = Resolver::new(Reaches::new(), "", &rules).unwrap();
+        let resolver = Resolver::new(LookupRoutes::new(), "", &rules).unwrap();
         for host in ["127.0.0.1:9", "169.254.169.254", "localhost:9"] {
             let image = ImageRef::parse(&format!("{host}/a/b:1")).unwrap();
             let why = resolver.resolve(&image).await.unwrap_err();
@@ -199,14 +206,14 @@ mod tests {
     #[test]
     fn a_reference_is_looked_up_where_the_node_will_ask() {
         let address = host("10.0.0.1:5000");
-        let routed = |then_source| Reach::Routed {
+        let routed = |then_source| LookupRoute::Routed {
             address: address.clone(),
             then_source,
         };
-        let own = Reach::Own {
+        let own = LookupRoute::Own {
             address: address.clone(),
         };
-        let reaches = Reaches::from([
+        let lookup_routes = LookupRoutes::from([
             ("docker.io".to_owned(), routed(false)),
             ("quay.io".to_owned(), routed(true)),
             ("reg.coral-system.svc:5000".to_owned(), own),
@@ -223,7 +230,7 @@ mod tests {
             ),
             ("ghcr.io/a/b:1", &["source"][..]),
         ] {
-            assert_eq!(asked(image, &reaches), expected, "{image}");
+            assert_eq!(asked(image, &lookup_routes), expected, "{image}");
         }
     }
 }

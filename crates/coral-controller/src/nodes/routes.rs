@@ -12,7 +12,7 @@ use coral_api::registry_route::{RegistryRouteStatus, SourcePolicy};
 use jiff::Timestamp;
 
 use super::agents::silence;
-use super::world::{HostsInForce, NodeView, RegistryView};
+use super::input::{AllowedHosts, NodeView, RegistryView};
 use crate::ObjectKey;
 
 const MAX_LACKING: usize = 10;
@@ -124,7 +124,7 @@ pub(crate) fn for_node(
     table: &Table,
     routes: &[RouteView],
     registries: &[RegistryView],
-    in_force: &HostsInForce,
+    in_force: &AllowedHosts,
 ) -> NodeHosts {
     let mut entries: BTreeMap<String, NodeRegistry> = BTreeMap::new();
     for (host, routed) in table {
@@ -213,7 +213,7 @@ pub(crate) fn status(
         .filter_map(|host| table.get(host))
         .filter(|routed| routed.route == route.name)
         .collect();
-    let trouble = trouble(route, table, registries);
+    let problem = problem(route, table, registries);
     let selected: Vec<&NodeView> = nodes.iter().filter(|node| route.is_for(node)).collect();
     let complete = |node: &&&NodeView| hosts.iter().all(|routed| has(node, &routed.entry));
     let done = selected.iter().filter(complete).count();
@@ -222,7 +222,7 @@ pub(crate) fn status(
     let lacking: Vec<String> = lacking.take(MAX_LACKING).collect();
     let mut conditions = before(route).map_or_else(Vec::new, |before| before.conditions.clone());
     let counted = format!("{done} of {} nodes", selected.len());
-    let (truth, reason, message) = match &trouble {
+    let (truth, reason, message) = match &problem {
         Some((reason, why)) => (Truth::False, *reason, why.clone()),
         None if all_done => (Truth::True, "Routed", format!("{counted} are routed")),
         None => {
@@ -235,7 +235,7 @@ pub(crate) fn status(
     let silence = silence(selected.iter().copied());
     let said = silence.as_ref().map(|silence| silence.message.as_str());
     let message = said.map_or(message.clone(), |said| format!("{message}; {said}"));
-    let (degraded, why) = match (trouble, silence) {
+    let (degraded, why) = match (problem, silence) {
         (Some((reason, why)), _) => ((Truth::True, reason), why),
         (None, Some(silence)) if silence.is_fault => {
             ((Truth::True, "AgentSilent"), silence.message)
@@ -243,18 +243,18 @@ pub(crate) fn status(
         (None, _) => ((Truth::False, "AsExpected"), String::new()),
     };
     let progressing = truth == Truth::False && reason == "Waiting";
-    for saying in [
+    for update in [
         (kind::READY, truth, reason, message.as_str()),
         (kind::PROGRESSING, progressing.into(), reason, ""),
         (kind::DEGRADED, degraded.0, degraded.1, why.as_str()),
     ] {
-        let saying = ConditionUpdate {
-            kind: saying.0,
-            truth: saying.1,
-            reason: saying.2,
-            message: saying.3,
+        let update = ConditionUpdate {
+            kind: update.0,
+            truth: update.1,
+            reason: update.2,
+            message: update.3,
         };
-        conditions::set(&mut conditions, &saying, Some(route.generation), now);
+        conditions::set(&mut conditions, &update, Some(route.generation), now);
     }
     RegistryRouteStatus {
         observed_generation: Some(route.generation),
@@ -316,7 +316,7 @@ fn lacks(node: &NodeView, hosts: &[&Routed]) -> Option<String> {
     ))
 }
 
-fn trouble(
+fn problem(
     route: &RouteView,
     table: &Table,
     registries: &[RegistryView],
@@ -336,7 +336,7 @@ fn trouble(
         return Some(("RegistryNotFound", why));
     };
     if registry.endpoint.is_none() {
-        let why = registry.trouble.as_deref().unwrap_or("see its conditions");
+        let why = registry.problem.as_deref().unwrap_or("see its conditions");
         let why = format!("Registry {namespace}/{name} has not been ready yet: {why}");
         return Some(("RegistryNotReady", why));
     }
@@ -365,7 +365,7 @@ mod tests {
             key: ObjectKey::new("coral-system", "reg"),
             host: "reg.coral-system.svc:5000".into(),
             endpoint: Some(ENDPOINT.into()),
-            trouble: None,
+            problem: None,
         }
     }
 
@@ -415,7 +415,7 @@ mod tests {
     fn a_node_gets_the_own_names_of_registries_and_the_routed_hosts() {
         let (registries, routes) = ([registry()], [route("out", &["quay.io"])]);
         let table = table(&routes, &registries);
-        let none = HostsInForce(Some(BTreeSet::new()));
+        let none = AllowedHosts(Some(BTreeSet::new()));
         let entries = for_node(&node("n1", &[]), &table, &routes, &registries, &none).entries;
         assert_eq!(hosts_of(&entries), ["quay.io", "reg.coral-system.svc:5000"]);
         assert_eq!(entries[0].registry, "reg.coral-system.svc:5000");
@@ -431,7 +431,7 @@ mod tests {
         let registries: Vec<RegistryView> = tenants.chain([registry()]).collect();
         let routes = [route("out", &["quay.io"])];
         let table = table(&routes, &registries);
-        let none = HostsInForce(Some(BTreeSet::new()));
+        let none = AllowedHosts(Some(BTreeSet::new()));
         let hosts = for_node(&node("n1", &[]), &table, &routes, &registries, &none);
         assert_eq!(hosts.entries.len(), MAX_NODE_REGISTRIES);
         assert_eq!(hosts.left_out, 2);
@@ -474,11 +474,11 @@ mod tests {
     fn a_file_stays_until_the_lock_was_narrowed() {
         let registries = [registry()];
         let with_file = routed("n1");
-        let allowing = HostsInForce(Some(BTreeSet::from(["quay.io".to_owned()])));
+        let allowing = AllowedHosts(Some(BTreeSet::from(["quay.io".to_owned()])));
         for (in_force, expected) in [
             (allowing, true),
-            (HostsInForce(None), true),
-            (HostsInForce(Some(BTreeSet::new())), false),
+            (AllowedHosts(None), true),
+            (AllowedHosts(Some(BTreeSet::new())), false),
         ] {
             let hosts = for_node(&with_file, &Table::new(), &[], &registries, &in_force);
             let entries = hosts.entries;
@@ -527,7 +527,7 @@ mod tests {
         let route = route("out", &["quay.io"]);
         let registries = [RegistryView {
             endpoint: None,
-            trouble: Some("Unschedulable: pod reg-0 finds no node".into()),
+            problem: Some("Unschedulable: pod reg-0 finds no node".into()),
             ..registry()
         }];
         let table = table(std::slice::from_ref(&route), &registries);

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// How many images that a node does not hold yet may come before the images of other namespaces
 /// there, for each namespace. So a late namespace gets its share step by step.
 const ON_TRIAL: usize = 16;
-/// All namespaces together may do this with one place of this many. So images that do not exist
-/// displace no more than this, however many namespaces name them.
+/// All namespaces together may do this with one place out of this many, so that images that do not
+/// exist displace no more than that, however many namespaces name them.
 const ALL_ON_TRIAL: usize = 10;
 
 /// The state of an image on a node.
@@ -31,8 +31,9 @@ pub(super) struct Claimant<'a> {
     pub(super) seen: PullEvidence,
 }
 
-/// Which of the claims get one of the `places`; those to be preferred come first. What the node holds
-/// comes before what it does not, but for a few that are [`on_trial`].
+/// Decides which claims get one of the `places`. The caller lists preferred claims first. Images
+/// that the node holds come before those that it does not, except for the few that are
+/// [`on_trial`].
 pub(super) fn chosen(claims: &[Claimant<'_>], places: usize) -> Vec<bool> {
     let on_trial = on_trial(claims, places);
     let (firm, others): (Vec<usize>, Vec<usize>) = (0..claims.len())
@@ -47,15 +48,15 @@ pub(super) fn chosen(claims: &[Claimant<'_>], places: usize) -> Vec<bool> {
     chosen
 }
 
-/// The claims on images that the node does not hold which count as if it did: the first of each
-/// namespace before the second of any, and those that have failed last, so that what cannot be
-/// pulled keeps no other image of its namespace from being tried.
+/// The claims on missing images that are treated like claims on present ones. The first claim of
+/// each namespace comes before the second of any. Claims that have failed come last, so that an
+/// image that cannot be pulled does not keep another image of its namespace from being tried.
 fn on_trial(claims: &[Claimant<'_>], places: usize) -> BTreeSet<usize> {
     let mut waiting: Vec<usize> = (0..claims.len())
         .filter(|&i| claims[i].seen != PullEvidence::Held)
         .collect();
     waiting.sort_by_key(|&i| claims[i].seen == PullEvidence::Failed);
-    let mut room = Allowance::of(ON_TRIAL);
+    let mut room = Allowance::per_namespace(ON_TRIAL);
     let turns = waiting.into_iter().filter_map(|i| {
         let turn = room.turn(&claims[i].namespaces)?;
         Some((claims[i].seen == PullEvidence::Failed, turn, i))
@@ -66,9 +67,9 @@ fn on_trial(claims: &[Claimant<'_>], places: usize) -> BTreeSet<usize> {
     turns.into_iter().take(most).map(|(_, _, i)| i).collect()
 }
 
-/// Which of these claims get one of the places: each namespace its share, and the few places that
-/// cannot be shared equally go to the first ones. A caller that prefers what is there already gets
-/// the same again, until a namespace below its share needs a place.
+/// Divides the places: each namespace gets its share, and the few places that cannot be divided
+/// equally go to the first claims. A caller that prefers present images gets the same result again,
+/// until a namespace below its share needs a place.
 fn shared_out(claims: &[Claimant<'_>], claimants: Vec<usize>, places: usize) -> Vec<usize> {
     let mut wanted: BTreeMap<&str, usize> = BTreeMap::new();
     for &i in &claimants {
@@ -76,7 +77,7 @@ fn shared_out(claims: &[Claimant<'_>], claimants: Vec<usize>, places: usize) -> 
             *wanted.entry(namespace).or_default() += 1;
         }
     }
-    let mut room = Allowance::of(share(wanted.into_values().collect(), places));
+    let mut room = Allowance::per_namespace(share(wanted.into_values().collect(), places));
     let (mut chosen, rest): (Vec<usize>, Vec<usize>) = claimants
         .into_iter()
         .partition(|&i| room.take(&claims[i].namespaces));
@@ -92,16 +93,16 @@ struct Allowance<'a> {
 }
 
 impl<'a> Allowance<'a> {
-    fn of(each: usize) -> Self {
+    fn per_namespace(each: usize) -> Self {
         Self {
             each,
             taken: BTreeMap::new(),
         }
     }
 
-    /// Counts a claim for the one of its namespaces that has taken the least, and says how many
-    /// that one had taken; `None` if none has room. So namespaces that name the images of another
-    /// take nothing from it.
+    /// Charges a claim to the namespace among its owners that has used the least, and returns how
+    /// much that namespace had used before; `None` if no namespace has room. A namespace therefore
+    /// loses nothing when others name its images too.
     fn turn(&mut self, namespaces: &[&'a str]) -> Option<usize> {
         let taken = |namespace: &&'a str| self.taken.get(namespace).copied().unwrap_or_default();
         let least = namespaces.iter().copied().min_by_key(taken)?;

@@ -46,7 +46,7 @@ impl<A: Answer> Answers<A> {
     }
 
     /// The recorded state of a Registry.
-    pub(super) fn of(&self, key: &ObjectKey) -> A {
+    pub(super) fn get(&self, key: &ObjectKey) -> A {
         let kept = self.lock();
         let kept = kept.get(key);
         kept.map(|kept| kept.answer.clone()).unwrap_or_default()
@@ -154,7 +154,7 @@ mod tests {
         assert!(goes_out(&answers, &key, 1000));
         assert!(!goes_out(&answers, &key, 2000), "the first is on its way");
         answers.answered(&key, 30, at(2000));
-        assert_eq!(answers.of(&key), Seconds(30));
+        assert_eq!(answers.get(&key), Seconds(30));
         let next = answers.ask(&key, at(2029), pending);
         assert_eq!(next, Some(at(2030)));
         assert!(goes_out(&answers, &key, 2030));
@@ -187,9 +187,9 @@ mod tests {
         answers.ask(&key, at(0), || ready(7));
         let woken = tokio::time::timeout(Duration::from_mins(1), woken.changed());
         woken.await.expect("the part is woken");
-        assert_eq!(answers.of(&key), Seconds(7));
+        assert_eq!(answers.get(&key), Seconds(7));
         answers.retain(&BTreeSet::new());
         answers.answered(&key, 8, at(1));
-        assert_eq!(answers.of(&key), Seconds(0));
+        assert_eq!(answers.get(&key), Seconds(0));
     }
 }

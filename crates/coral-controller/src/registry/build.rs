@@ -43,7 +43,7 @@ const USER: i64 = 65532;
 
 /// The names of what belongs to one Registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Owned {
+pub(super) struct OwnedNames {
     /// Service and StatefulSet have the name of the Registry.
     pub(super) key: ObjectKey,
     pub(super) tls: ObjectKey,
@@ -53,8 +53,8 @@ pub(super) struct Owned {
     pub(super) pod: ObjectKey,
 }
 
-impl Owned {
-    pub(super) fn of(key: &ObjectKey) -> Self {
+impl OwnedNames {
+    pub(super) fn for_registry(key: &ObjectKey) -> Self {
         let with = |end: &str| ObjectKey::new(&key.namespace, format!("{}-{end}", key.name));
         Self {
             tls: with("tls"),
@@ -143,7 +143,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn tls(&self, pair: &Pair, bundle: &str) -> Secret {
-        let owned = Owned::of(&self.key);
+        let owned = OwnedNames::for_registry(&self.key);
         let mut secret = tls_secret(&owned.tls, pair, bundle);
         secret.metadata.merge_from(self.metadata(&owned.tls.name));
         secret
@@ -151,7 +151,7 @@ impl<'a> Builder<'a> {
 
     /// The users of the registry: one line of htpasswd.
     pub(super) fn users(&self, hash: &str, password_hash: &str) -> Secret {
-        let owned = Owned::of(&self.key);
+        let owned = OwnedNames::for_registry(&self.key);
         let mut metadata = self.metadata(&owned.users.name);
         let annotation = (PASSWORD_HASH.to_owned(), password_hash.to_owned());
         metadata.annotations = Some([annotation].into());
@@ -166,7 +166,7 @@ impl<'a> Builder<'a> {
 
     /// The credential for pushing, as a pull secret: for the Registry's name and its address.
     pub(super) fn push(&self, password: &str, cluster_ip: std::net::IpAddr) -> Secret {
-        let owned = Owned::of(&self.key);
+        let owned = OwnedNames::for_registry(&self.key);
         let login = json!({"username": PUSH_USER, "password": password, "auth": auth(password)});
         let config = json!({"auths": {self.host(): login, endpoint_host(cluster_ip): login}});
         let config = ByteString(config.to_string().into_bytes());
@@ -181,7 +181,7 @@ impl<'a> Builder<'a> {
     /// The ConfigMap that the registry follows. It holds nothing secret: the public paths, and the
     /// public keys whose tokens the registry accepts, if they are known.
     pub(super) fn public(&self, list: &PublicList, token_keys: Option<&str>) -> Value {
-        let owned = Owned::of(&self.key);
+        let owned = OwnedNames::for_registry(&self.key);
         let mut map = json!({
             "metadata": self.metadata(&owned.public.name),
             "data": {PUBLIC_KEY: list.text()},
@@ -307,7 +307,7 @@ impl<'a> Builder<'a> {
     }
 
     fn volumes(&self) -> Value {
-        let owned = Owned::of(&self.key);
+        let owned = OwnedNames::for_registry(&self.key);
         let mut volumes = vec![
             json!({"name": "tls", "secret": {"secretName": owned.tls.name}}),
             json!({"name": "auth", "secret": {"secretName": owned.users.name}}),

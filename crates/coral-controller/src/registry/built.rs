@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use serde_json::{Value, json};
 
 use super::build::Builder;
-use super::observe::{Whose, whose};
+use super::observe::{ObjectOwner, owner_of};
 use crate::ObjectKey;
 
 /// The key of the paths.
@@ -29,8 +29,8 @@ pub(crate) fn key(registry: &ObjectKey) -> ObjectKey {
 }
 
 /// Whether it was made for this Registry.
-pub(crate) fn is_of(record: &ConfigMap, registry: &Registry) -> bool {
-    whose(record, registry) == Whose::Ours
+pub(crate) fn belongs_to(record: &ConfigMap, registry: &Registry) -> bool {
+    owner_of(record, registry) == ObjectOwner::Ours
 }
 
 /// The paths of a record. One that cannot be read has none: the next build rewrites it.
@@ -109,7 +109,7 @@ mod tests {
         let noted = paths_of(&["team/a", "team/b"]);
         let written: ConfigMap = serde_json::from_value(record(&registry, &noted)).unwrap();
         assert_eq!(written.metadata.name.as_deref(), Some("reg-built"));
-        assert!(is_of(&written, &registry));
+        assert!(belongs_to(&written, &registry));
         assert_eq!(paths(&written), noted);
         assert_eq!(paths(&ConfigMap::default()), BTreeSet::new());
     }

@@ -13,13 +13,13 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// The storage classes of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Classes {
+pub(super) struct StorageClasses {
     names: BTreeSet<String>,
     has_default: bool,
 }
 
-impl Classes {
-    pub(super) fn of<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Self {
+impl StorageClasses {
+    pub(super) fn from_objects<'a>(classes: impl IntoIterator<Item = &'a StorageClass>) -> Self {
         let mut all = Self::default();
         for class in classes {
             let mark = class.annotations().get(DEFAULT_CLASS);
@@ -61,10 +61,10 @@ fn wanted(set: &StatefulSet) -> Option<(String, Option<&str>)> {
 pub(super) fn advice(
     pod: &Pod,
     set: Option<&StatefulSet>,
-    classes: Option<&Classes>,
+    classes: Option<&StorageClasses>,
 ) -> Option<String> {
     let (name, class) = set.and_then(wanted).filter(|_| waits_for_claim(pod))?;
-    let look = format!(
+    let inspect = format!(
         "see `kubectl -n {} describe pvc {name}`",
         pod.namespace().unwrap_or_default()
     );
@@ -74,13 +74,15 @@ pub(super) fn advice(
              class, or correct spec.storage.storageClassName"
         ),
         (Some(class), _) => {
-            format!("its claim {name} of storage class {class:?} is not bound: {look}")
+            format!("its claim {name} of storage class {class:?} is not bound: {inspect}")
         }
         (None, Some(classes)) if !classes.has_default => format!(
             "its claim {name} names no storage class, and the cluster has no default one: set \
              spec.storage.storageClassName"
         ),
-        (None, _) => format!("its claim {name} of the default storage class is not bound: {look}"),
+        (None, _) => {
+            format!("its claim {name} of the default storage class is not bound: {inspect}")
+        }
     })
 }
 
@@ -105,10 +107,10 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "reg"}, "spec": spec})).unwrap()
     }
 
-    fn classes(default: &str) -> Classes {
+    fn classes(default: &str) -> StorageClasses {
         let class = json!({"metadata": {"name": "standard",
             "annotations": {DEFAULT_CLASS: default}}, "provisioner": "x"});
-        Classes::of([&serde_json::from_value(class).unwrap()])
+        StorageClasses::from_objects([&serde_json::from_value(class).unwrap()])
     }
 
     #[test]
@@ -116,7 +118,7 @@ mod tests {
         let waiting = pod(
             "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims. not found",
         );
-        let said = |class, classes: Option<&Classes>| {
+        let said = |class, classes: Option<&StorageClasses>| {
             advice(&waiting, Some(&set(class)), classes).unwrap()
         };
         let (with, without) = (classes("true"), classes("false"));

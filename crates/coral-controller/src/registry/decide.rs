@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::build::{
-    Builder, CONFIG_HASH, Owned, PASSWORD_HASH, PUBLIC_KEY, PublicList, TOKEN_KEYS_KEY, bounded,
-    covers, endpoint_host, password_of,
+    Builder, CONFIG_HASH, OwnedNames, PASSWORD_HASH, PUBLIC_KEY, PublicList, TOKEN_KEYS_KEY,
+    bounded, covers, endpoint_host, password_of,
 };
-use super::observe::Observed;
-use super::outlook::{Outlook, of_workload};
+use super::conditions::{RegistryConditions, of_workload};
+use super::observe::RegistryInput;
 use super::{PUSH_USER, built};
 use crate::ObjectKey;
-use crate::ca::certificate::{Authority, Due, Names, due};
+use crate::ca::certificate::{Authority, Names, RenewalReason, due};
 use crate::ca::pair_of;
 use crate::shared::{PushCredential, RegistryAccess};
 pub(super) use refusal::grant_command;
@@ -36,7 +36,7 @@ pub(super) struct Plan {
     /// The writes, in this order.
     pub(super) actions: Vec<Action>,
     /// The new status.
-    pub(super) outlook: Outlook,
+    pub(super) conditions: RegistryConditions,
     /// How the Registry is reached; `None` while that is not known.
     pub(super) access: Option<RegistryAccess>,
     /// Ask the Registry whether it has loaded this generation.
@@ -52,7 +52,7 @@ pub(super) struct Plan {
 pub(super) enum Action {
     ApplyService(Value),
     /// Issue a certificate for these names.
-    IssueCertificate(Names, Due),
+    IssueCertificate(Names, RenewalReason),
     /// Write the credential for pushing, from this password or a new one, for this address.
     WriteCredential(Option<PushCredential>, IpAddr),
     ApplyPublic(Value),
@@ -62,34 +62,34 @@ pub(super) enum Action {
 }
 
 /// Decides for one Registry.
-pub(super) fn decide(seen: &Observed) -> Plan {
-    let refusal = refusal(&seen.registry)
-        .or_else(|| refusal_of_rights(seen))
-        .or_else(|| refusal_of_owner(seen));
+pub(super) fn decide(input: &RegistryInput) -> Plan {
+    let refusal = refusal(&input.registry)
+        .or_else(|| refusal_of_rights(input))
+        .or_else(|| refusal_of_owner(input));
     let mut plan = Plan {
         actions: Vec::new(),
-        outlook: Outlook::default(),
+        conditions: RegistryConditions::default(),
         access: None,
         ask: None,
-        confirmed: seen.confirmed.clone(),
+        confirmed: input.confirmed.clone(),
         renewal: None,
     };
-    if let Some(saying) = refusal {
-        plan.outlook.refuse(saying);
+    if let Some(update) = refusal {
+        plan.conditions.refuse(update);
         return plan;
     }
-    let builder = Builder::new(&seen.registry);
-    plan.outlook.address = Some(builder.host());
+    let builder = Builder::new(&input.registry);
+    plan.conditions.address = Some(builder.host());
     let service = builder.service();
-    if !is_covered(seen.found.service.as_deref(), &service) {
+    if !is_covered(input.existing.service.as_deref(), &service) {
         plan.actions.push(Action::ApplyService(service));
     }
-    match seen.found.service.as_deref().and_then(cluster_ip) {
+    match input.existing.service.as_deref().and_then(cluster_ip) {
         Some(address) => {
-            plan.outlook.cluster_ip = Some(address.to_string());
-            continue_with(seen, &builder, address, &mut plan);
+            plan.conditions.cluster_ip = Some(address.to_string());
+            continue_with(input, &builder, address, &mut plan);
         }
-        None => plan.outlook.wait(
+        None => plan.conditions.wait(
             "ServiceAddress",
             "waiting for the cluster IP of its Service",
         ),
@@ -99,7 +99,7 @@ pub(super) fn decide(seen: &Observed) -> Plan {
 
 /// Once the Service has its address, everything else follows from it. Without the authority, a
 /// Registry that has its certificate continues.
-fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: &mut Plan) {
+fn continue_with(input: &RegistryInput, builder: &Builder<'_>, address: IpAddr, plan: &mut Plan) {
     plan.access = Some(RegistryAccess {
         host: builder.host(),
         endpoint: format!("https://{}", endpoint_host(address)),
@@ -108,54 +108,54 @@ fn continue_with(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: 
         push: None,
         loaded: None,
     });
-    match seen.authority.as_deref() {
-        Some(authority) => decide_certificate(seen, builder, address, authority, plan),
-        None if seen.found.tls.is_some() => {}
+    match input.authority.as_deref() {
+        Some(authority) => decide_certificate(input, builder, address, authority, plan),
+        None if input.existing.tls.is_some() => {}
         None => {
-            plan.outlook
+            plan.conditions
                 .wait("Authority", "waiting for the certificate authority");
             return;
         }
     }
-    let credential = decide_credential(seen, builder, address, plan);
-    let list = decide_public(seen, builder, plan);
-    decide_stateful_set(seen, builder, address, plan);
-    of_workload(&seen.found, &builder.host(), &mut plan.outlook);
-    let before = seen.registry.status.as_ref();
-    if let Some(space) = &seen.report.space {
+    let credential = decide_credential(input, builder, address, plan);
+    let list = decide_public(input, builder, plan);
+    decide_stateful_set(input, builder, address, plan);
+    of_workload(&input.existing, &builder.host(), &mut plan.conditions);
+    let before = input.registry.status.as_ref();
+    if let Some(space) = &input.report.space {
         let mut storage = space.storage(before);
-        if let Some(repositories) = &seen.report.repositories {
-            repositories.tell(&mut storage.status);
+        if let Some(repositories) = &input.report.repositories {
+            repositories.update(&mut storage.status);
         }
-        plan.outlook.stores(storage);
+        plan.conditions.stores(storage);
     }
-    if let Some(scrub) = &seen.report.scrub {
+    if let Some(scrub) = &input.report.scrub {
         let status = scrub.status(before.and_then(|before| before.scrub.as_ref()));
-        plan.outlook.scrubs(status, scrub.complaint());
+        plan.conditions.scrubs(status, scrub.complaint());
     }
-    let loaded = decide_loaded(seen, &list, plan);
+    let loaded = decide_loaded(input, &list, plan);
     if let Some(access) = &mut plan.access {
-        access.ready = plan.outlook.is_ready();
+        access.ready = plan.conditions.is_ready();
         access.push = credential;
         access.loaded = loaded;
     }
-    decide_reminder(seen, &list, plan);
+    decide_reminder(input, &list, plan);
     if !plan.actions.is_empty() {
-        plan.outlook
+        plan.conditions
             .progress("Applying", "applying the Registry's Kubernetes objects");
     }
 }
 
 fn decide_certificate(
-    seen: &Observed,
+    input: &RegistryInput,
     builder: &Builder<'_>,
     address: IpAddr,
     authority: &Authority,
     plan: &mut Plan,
 ) {
     let names = builder.certificate_names(address);
-    let pair = seen.found.tls.as_deref().and_then(pair_of);
-    match due(pair.as_ref(), &names, authority, seen.now) {
+    let pair = input.existing.tls.as_deref().and_then(pair_of);
+    match due(pair.as_ref(), &names, authority, input.now) {
         Ok(renewal) => plan.renewal = Some(renewal),
         Err(why) => plan.actions.push(Action::IssueCertificate(names, why)),
     }
@@ -164,15 +164,15 @@ fn decide_certificate(
 /// The push Secret has the password; the users' Secret has its hash. A missing one is made from the
 /// other, if possible.
 fn decide_credential(
-    seen: &Observed,
+    input: &RegistryInput,
     builder: &Builder<'_>,
     address: IpAddr,
     plan: &mut Plan,
 ) -> Option<PushCredential> {
-    let push = seen.found.push.as_deref();
+    let push = input.existing.push.as_deref();
     let password = push.and_then(|secret| password_of(secret, &builder.host()));
     let at_address = push.and_then(|secret| password_of(secret, &endpoint_host(address)));
-    let users_hash = seen.found.users.as_deref().and_then(users_hash);
+    let users_hash = input.existing.users.as_deref().and_then(users_hash);
     let credential = password
         .as_deref()
         .map(|it| PushCredential::new(PUSH_USER, it));
@@ -202,18 +202,18 @@ pub(super) fn hash(text: &str) -> String {
 }
 
 /// The list that the Registry should load.
-fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> PublicList {
-    let found = seen.found.public.as_deref();
-    let before = found.and_then(list_in);
+fn decide_public(input: &RegistryInput, builder: &Builder<'_>, plan: &mut Plan) -> PublicList {
+    let existing = input.existing.public.as_deref();
+    let before = existing.and_then(list_in);
     // Keys that are not known yet stay as they were.
-    let keys_before = found.and_then(token_keys_in);
-    let keys = seen.token_keys.as_ref().map(|keys| keys.as_str());
+    let keys_before = existing.and_then(token_keys_in);
+    let keys = input.token_keys.as_ref().map(|keys| keys.as_str());
     let keys = keys.or(keys_before);
-    let built = seen.found.built.as_deref();
-    let built = built.filter(|record| built::is_of(record, &seen.registry));
+    let built = input.existing.built.as_deref();
+    let built = built.filter(|record| built::belongs_to(record, &input.registry));
     let built = built.map(built::paths).unwrap_or_default();
     let none = BTreeSet::new();
-    let mirrored = match (&seen.public, &before) {
+    let mirrored = match (&input.public, &before) {
         (Some(mirrored), _) => mirrored,
         // Not known yet: public paths stay public.
         (None, Some(before)) => &before.paths,
@@ -221,7 +221,7 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
     };
     let (wanted, left_out) = bounded(mirrored, &built);
     if left_out > 0 {
-        plan.outlook.degrade("PublicListCut", &format!(
+        plan.conditions.degrade("PublicListCut", &format!(
             "{left_out} public repositories are left out, because a Registry takes at most 20,000 of them with 900 KiB of names, those of mirrors first: mirror or build into several Registries"
         ));
     }
@@ -230,7 +230,8 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
         Some(before) if before.paths == wanted && keys == keys_before => before.generation,
         Some(before) => before.generation + 1,
         None => {
-            seen.registry
+            input
+                .registry
                 .status
                 .as_ref()
                 .and_then(|it| it.public_generation)
@@ -243,7 +244,7 @@ fn decide_public(seen: &Observed, builder: &Builder<'_>, plan: &mut Plan) -> Pub
         paths: wanted,
     };
     let desired = builder.public(&list, keys);
-    if !is_covered(found, &desired) {
+    if !is_covered(existing, &desired) {
         plan.actions.push(Action::ApplyPublic(desired));
     }
     list
@@ -260,17 +261,17 @@ fn list_in(map: &ConfigMap) -> Option<PublicList> {
 
 /// How much of the list the Registry has loaded, and whether to ask it.
 fn decide_loaded(
-    seen: &Observed,
+    input: &RegistryInput,
     list: &PublicList,
     plan: &mut Plan,
 ) -> Option<Arc<BTreeSet<String>>> {
-    let is_loaded = seen.answer.generation == Some(list.generation);
+    let is_loaded = input.answer.generation == Some(list.generation);
     if is_loaded {
         plan.confirmed = Some(Arc::new(list.paths.clone()));
-        plan.outlook.public = Some((list.generation, list.paths.len()));
-    } else if plan.outlook.is_ready() {
+        plan.conditions.public = Some((list.generation, list.paths.len()));
+    } else if plan.conditions.is_ready() {
         plan.ask = Some(list.generation);
-        plan.outlook.progress(
+        plan.conditions.progress(
             "LoadingPublic",
             "the list of public repositories is being loaded",
         );
@@ -285,30 +286,35 @@ fn decide_loaded(
     Some(Arc::new(both))
 }
 
-fn decide_stateful_set(seen: &Observed, builder: &Builder<'_>, address: IpAddr, plan: &mut Plan) {
-    if seen.image.is_empty() {
+fn decide_stateful_set(
+    input: &RegistryInput,
+    builder: &Builder<'_>,
+    address: IpAddr,
+    plan: &mut Plan,
+) {
+    if input.image.is_empty() {
         return;
     }
-    let mut desired = builder.stateful_set(&seen.image, address);
-    let found = seen.found.stateful_set.as_deref();
-    if let Some(found) = found
-        && !keep_storage(&json!(found), &mut desired)
+    let mut desired = builder.stateful_set(&input.image, address);
+    let existing = input.existing.stateful_set.as_deref();
+    if let Some(existing) = existing
+        && !keep_storage(&json!(existing), &mut desired)
     {
-        plan.outlook.degrade("StorageFixed", &format!(
+        plan.conditions.degrade("StorageFixed", &format!(
             "the storage cannot be changed while the StatefulSet exists: to have it recreated, run \
              `kubectl delete statefulset -n {} {}`; a volume claim stays",
-            seen.registry.namespace().unwrap_or_default(),
-            seen.registry.name_any(),
+            input.registry.namespace().unwrap_or_default(),
+            input.registry.name_any(),
         ));
     }
-    if !is_covered(found, &desired) {
+    if !is_covered(existing, &desired) {
         plan.actions.push(Action::ApplyStatefulSet(desired));
     }
 }
 
-/// A StatefulSet's claims cannot be changed: `desired` gets those of `found`. Returns whether they
+/// A StatefulSet's claims cannot be changed: `desired` gets those of `existing`. Returns whether they
 /// were the same.
-fn keep_storage(found: &Value, desired: &mut Value) -> bool {
+fn keep_storage(existing: &Value, desired: &mut Value) -> bool {
     let claims = |set: &Value| match &set["spec"]["volumeClaimTemplates"] {
         Value::Array(claims) => claims.clone(),
         _ => Vec::new(),
@@ -318,7 +324,7 @@ fn keep_storage(found: &Value, desired: &mut Value) -> bool {
         let mut volumes = volumes.into_iter().flatten();
         volumes.find(|volume| volume["name"] == "data").cloned()
     };
-    let (found_claims, found_data) = (claims(found), data(found));
+    let (found_claims, found_data) = (claims(existing), data(existing));
     let is_same = found_claims.len() == claims(desired).len()
         && found_claims
             .iter()
@@ -351,28 +357,28 @@ fn keep_storage(found: &Value, desired: &mut Value) -> bool {
 /// A change of a mounted object reaches the pod when kubelet syncs the pod, which a changed
 /// annotation triggers. Kubelet's cache may be older than the change, so it is reminded until the
 /// Registry has loaded the list.
-fn decide_reminder(seen: &Observed, list: &PublicList, plan: &mut Plan) {
+fn decide_reminder(input: &RegistryInput, list: &PublicList, plan: &mut Plan) {
     let is_settled = plan.actions.is_empty();
-    let Some(pod) = seen.found.pod.as_deref().filter(|_| is_settled) else {
+    let Some(pod) = input.existing.pod.as_deref().filter(|_| is_settled) else {
         return;
     };
-    let certificate = seen.found.tls.as_deref().and_then(pair_of);
+    let certificate = input.existing.tls.as_deref().and_then(pair_of);
     let certificate = certificate.map(|pair| pair.certificate).unwrap_or_default();
-    let users = seen.found.users.as_deref().and_then(users_hash);
+    let users = input.existing.users.as_deref().and_then(users_hash);
     let users = users.unwrap_or_default();
     let content = hash(&format!("{certificate}\n{users}\n{}", list.generation));
     let reminder = format!(
         "{}.{}",
         &content[..32],
-        seen.answer.questions / QUESTIONS_PER_REMINDER
+        input.answer.questions / QUESTIONS_PER_REMINDER
     );
-    let is_loaded = seen.answer.generation == Some(list.generation);
+    let is_loaded = input.answer.generation == Some(list.generation);
     let noted = pod.annotations().get(CONFIG_HASH);
     let is_noted = noted.is_some_and(|noted| {
         *noted == reminder || (is_loaded && noted.starts_with(&content[..32]))
     });
     if !is_noted {
-        let owned = Owned::of(&ObjectKey::from_object(seen.registry.as_ref()));
+        let owned = OwnedNames::for_registry(&ObjectKey::from_object(input.registry.as_ref()));
         plan.actions
             .push(Action::RemindKubelet(owned.pod, reminder));
     }
@@ -383,8 +389,8 @@ fn cluster_ip(service: &Service) -> Option<IpAddr> {
     address.parse().ok()
 }
 
-fn is_covered(found: Option<&impl Serialize>, desired: &Value) -> bool {
-    found.is_some_and(|found| covers(&json!(found), desired))
+fn is_covered(existing: Option<&impl Serialize>, desired: &Value) -> bool {
+    existing.is_some_and(|existing| covers(&json!(existing), desired))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ struct Repository {
 struct Candidate<'a> {
     name: &'a str,
     /// Its size as the status has it.
-    words: String,
+    reason_text: String,
     /// The same in bytes.
     bytes: u64,
     is_named: bool,
@@ -45,15 +45,15 @@ struct Candidate<'a> {
 
 impl Repositories {
     /// Updates a status, if all repositories are counted.
-    pub(super) fn tell(&self, status: &mut RegistryStorageStatus) {
+    pub(super) fn update(&self, status: &mut RegistryStorageStatus) {
         if self.counted {
             status.repositories = Some(i64::try_from(self.count).unwrap_or(i64::MAX));
             status.largest = Some(self.largest(status.largest.as_deref().unwrap_or_default()));
         }
     }
 
-    /// Those that are to be named after the ones `before`. One that is not named yet takes the place
-    /// of another only where it holds 2 % more, so that two of about one size do not take turns.
+    /// Chooses the repositories that the next status names. A new one replaces a listed one only if
+    /// it is at least 2 % larger, so that two repositories of similar size do not alternate.
     fn largest(&self, before: &[StoredRepository]) -> Vec<StoredRepository> {
         let named = before
             .iter()
@@ -62,11 +62,11 @@ impl Repositories {
         let fits = |it: &&Repository| it.name.len() <= LONGEST_NAME;
         let candidates = self.largest.iter().filter(fits).map(|it| {
             let before = named.get(it.name.as_str()).copied();
-            let words = settled(before, it.stored);
+            let reason_text = settled(before, it.stored);
             Candidate {
                 name: &it.name,
-                bytes: Quantity::parse(&words).map_or(it.stored, Quantity::get),
-                words,
+                bytes: Quantity::parse(&reason_text).map_or(it.stored, Quantity::get),
+                reason_text,
                 is_named: before.is_some(),
             }
         });
@@ -81,11 +81,11 @@ impl Repositories {
         });
         candidates.truncate(MOST);
         candidates.sort_by_key(|it| (Reverse(it.bytes), it.name));
-        let told = candidates.into_iter().map(|it| StoredRepository {
+        let entries = candidates.into_iter().map(|it| StoredRepository {
             name: it.name.to_owned(),
-            stored: it.words,
+            stored: it.reason_text,
         });
-        told.collect()
+        entries.collect()
     }
 }
 
@@ -108,7 +108,7 @@ mod tests {
     fn after(answers: &[Repositories]) -> RegistryStorageStatus {
         let mut status = RegistryStorageStatus::default();
         for answer in answers {
-            answer.tell(&mut status);
+            answer.update(&mut status);
         }
         status
     }

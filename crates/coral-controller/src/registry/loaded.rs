@@ -9,13 +9,13 @@ use serde::Deserialize;
 use super::answers::Answer;
 use super::question::{self, RegistryEndpoint};
 use crate::ObjectKey;
-use crate::backoff::Growth;
+use crate::backoff::BackoffBounds;
 
 /// Questions in a row that follow each other after the first pause: a build that waits for its image to
 /// become public waits for the answer.
 const QUICK: u32 = 20;
 /// Between further questions to one Registry that has not loaded the list yet.
-const GROWTH: Growth = Growth {
+const BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_millis(300),
     longest: Duration::from_secs(10),
 };
@@ -54,7 +54,7 @@ pub(super) async fn ask(key: ObjectKey, place: RegistryEndpoint, wanted: i64) ->
 
 impl Answer for Loaded {
     type Reply = LoadedReply;
-    const LONGEST: Duration = GROWTH.longest;
+    const LONGEST: Duration = BACKOFF.longest;
 
     fn take_in(&mut self, said: LoadedReply) -> Duration {
         let is_wanted = said.generation == Some(said.wanted);
@@ -64,7 +64,7 @@ impl Answer for Loaded {
         } else {
             self.questions.saturating_add(1)
         };
-        GROWTH.after(self.questions.saturating_sub(QUICK).max(1))
+        BACKOFF.after(self.questions.saturating_sub(QUICK).max(1))
     }
 }
 

@@ -10,15 +10,15 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
 
-use super::build::Owned;
+use super::build::OwnedNames;
 use super::built;
-use super::claim::{self, Classes};
+use super::claim::{self, StorageClasses};
 use super::loaded::Loaded;
 use super::reports::Report;
 use super::workloads::RegistryNamespace;
 use super::{Registry, RegistryPart};
 use crate::ObjectKey;
-use crate::api::{ApiError, Known, call};
+use crate::api::{ApiError, StaticKind, call};
 use crate::ca::certificate::Authority;
 use crate::part::Part as _;
 use crate::permission::Rights;
@@ -27,10 +27,10 @@ use crate::store::Store;
 
 /// Everything that one decision is made from.
 #[derive(Debug, Clone)]
-pub(super) struct Observed {
+pub(super) struct RegistryInput {
     pub(super) registry: Arc<Registry>,
     pub(super) rights: Rights,
-    pub(super) found: Found,
+    pub(super) existing: ExistingObjects,
     /// The image of the controller's own pod.
     pub(super) image: String,
     /// `None` until the CA part has one.
@@ -50,7 +50,7 @@ pub(super) struct Observed {
 
 /// The objects that are there under the Registry's names, also those that Coral did not make.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Found {
+pub(super) struct ExistingObjects {
     pub(super) service: Option<Arc<Service>>,
     pub(super) stateful_set: Option<Arc<StatefulSet>>,
     pub(super) public: Option<Arc<ConfigMap>>,
@@ -61,12 +61,12 @@ pub(super) struct Found {
     pub(super) users: Option<Arc<Secret>>,
     pub(super) push: Option<Arc<Secret>>,
     /// The storage classes, if the pod waits for its volume claim and they could be read.
-    pub(super) classes: Option<Classes>,
+    pub(super) classes: Option<StorageClasses>,
 }
 
 /// The owner of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
+pub(super) enum ObjectOwner {
     /// This Registry's.
     Ours,
     /// An earlier Registry of the same name: the object is being removed.
@@ -76,18 +76,18 @@ pub(super) enum Whose {
 }
 
 /// The owner of an object, by its owner references.
-pub(super) fn whose(object: &impl kube::Resource, registry: &Registry) -> Whose {
+pub(super) fn owner_of(object: &impl kube::Resource, registry: &Registry) -> ObjectOwner {
     let owners = object.meta().owner_references.iter().flatten();
-    let mut whose = Whose::Foreign;
+    let mut found = ObjectOwner::Foreign;
     for owner in owners {
         if Some(&owner.uid) == registry.metadata.uid.as_ref() {
-            return Whose::Ours;
+            return ObjectOwner::Ours;
         }
         if owner.kind == "Registry" && owner.name == registry.name_any() {
-            whose = Whose::Earlier;
+            found = ObjectOwner::Earlier;
         }
     }
-    whose
+    found
 }
 
 impl RegistryPart {
@@ -95,48 +95,48 @@ impl RegistryPart {
         &self,
         registry: &Arc<Registry>,
         now: Timestamp,
-    ) -> Result<Observed, ApiError> {
+    ) -> Result<RegistryInput, ApiError> {
         let key = ObjectKey::from_object(registry.as_ref());
         let shared = &self.context.shared;
         let public = shared.public_paths.get();
-        let mut observed = Observed {
+        let mut input = RegistryInput {
             registry: registry.clone(),
             rights: Rights::Unknown,
-            found: Found::default(),
+            existing: ExistingObjects::default(),
             image: self.image.clone().unwrap_or_default(),
             authority: None,
             token_keys: None,
-            public: public.and_then(|all| all.of(&key)),
-            answer: self.loaded.of(&key),
-            report: self.reports.of(&key),
+            public: public.and_then(|all| all.for_registry(&key)),
+            answer: self.loaded.get(&key),
+            report: self.reports.get(&key),
             confirmed: self.confirmed.get(&key).cloned(),
             now,
         };
         let Some(namespace) = self.namespaces.get(&key.namespace) else {
-            return Ok(observed);
+            return Ok(input);
         };
-        observed.rights = namespace.rights(&key.name).await;
-        if observed.rights == Rights::Granted {
+        input.rights = namespace.rights(&key.name).await;
+        if input.rights == Rights::Granted {
             match self.find(namespace, &key).await? {
-                Ok(mut found) => {
-                    found.classes = self.classes(&found).await;
-                    observed.found = found;
+                Ok(mut existing) => {
+                    existing.classes = self.classes(&existing).await;
+                    input.existing = existing;
                 }
-                Err(rights) => observed.rights = rights,
+                Err(rights) => input.rights = rights,
             }
         }
-        // Last: it may have come while the API server was asked.
-        observed.authority = shared.authority.get();
-        observed.token_keys = shared.token_keys.get();
-        Ok(observed)
+        // Read last, because it may have arrived during the calls to the API server.
+        input.authority = shared.authority.get();
+        input.token_keys = shared.token_keys.get();
+        Ok(input)
     }
 
     async fn find(
         &self,
         namespace: &RegistryNamespace,
         key: &ObjectKey,
-    ) -> Result<Result<Found, Rights>, ApiError> {
-        let owned = Owned::of(key);
+    ) -> Result<Result<ExistingObjects, Rights>, ApiError> {
+        let owned = OwnedNames::for_registry(key);
         let mut secrets = Vec::new();
         for secret in [&owned.tls, &owned.users, &owned.push] {
             match self.secret(secret).await {
@@ -144,9 +144,9 @@ impl RegistryPart {
                 Err(rights) => return Ok(Err(rights)),
             }
         }
-        let found = async {
+        let existing = async {
             let mut secrets = secrets.into_iter();
-            Ok(Found {
+            Ok(ExistingObjects {
                 service: self.labelled(&namespace.services, key).await?,
                 stateful_set: self.labelled(&namespace.stateful_sets, key).await?,
                 public: self.labelled(&namespace.config_maps, &owned.public).await?,
@@ -159,8 +159,8 @@ impl RegistryPart {
                 classes: None,
             })
         };
-        match found.await {
-            Ok(found) => Ok(Ok(found)),
+        match existing.await {
+            Ok(existing) => Ok(Ok(existing)),
             Err(error) if ApiError::is_forbidden(&error) => Ok(Err(Rights::Refused)),
             Err(error) => Err(error),
         }
@@ -168,15 +168,17 @@ impl RegistryPart {
 
     /// The storage classes, while the pod waits for its claim. They only make a message clearer, so
     /// an installation without the right to list them goes on without.
-    async fn classes(&self, found: &Found) -> Option<Classes> {
-        if !claim::is_waited_for(found.pod.as_deref(), found.stateful_set.as_deref()) {
+    async fn classes(&self, existing: &ExistingObjects) -> Option<StorageClasses> {
+        if !claim::is_waited_for(existing.pod.as_deref(), existing.stateful_set.as_deref()) {
             return None;
         }
         let api: Api<StorageClass> = Api::all(self.context.client.clone());
         let params = ListParams::default();
         let every = ObjectKey::cluster("");
         let listed = call::<StorageClass, _>("list", &every, api.list(&params)).await;
-        listed.ok().map(|classes| Classes::of(&classes.items))
+        listed
+            .ok()
+            .map(|classes| StorageClasses::from_objects(&classes.items))
     }
 
     async fn secret(&self, key: &ObjectKey) -> Result<Option<Arc<Secret>>, Rights> {
@@ -190,7 +192,7 @@ impl RegistryPart {
 
     /// The watches see only objects with Coral's labels. An object that they do not see may exist
     /// nevertheless, made by something else.
-    async fn labelled<K: Known>(
+    async fn labelled<K: StaticKind>(
         &self,
         store: &Store<K>,
         key: &ObjectKey,

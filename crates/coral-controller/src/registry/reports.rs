@@ -13,7 +13,7 @@ use crate::ObjectKey;
 
 /// Between questions to one Registry.
 const ASK_EVERY: Duration = Duration::from_mins(1);
-/// The same before it has counted what it stores, and while that is nothing: it has just started, or is
+/// The same while the Registry has not counted its content, or has none: it has just started, or is
 /// about to be filled.
 const ASK_FIRST_EVERY: Duration = Duration::from_secs(5);
 

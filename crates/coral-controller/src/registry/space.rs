@@ -5,7 +5,7 @@ use coral_api::conditions::kind::STORAGE_AVAILABLE;
 use coral_api::{Quantity, RegistryStatus, RegistryStorageStatus};
 use serde::Deserialize;
 
-/// Space is low when less than a tenth is left, or than this where a tenth is more.
+/// Space is low when less than a tenth is left, or less than this amount if a tenth would be more.
 const MOST_LOW: u64 = 10 << 30;
 /// A full storage stays `StorageFull` until a hundredth is left, or this where a hundredth is more:
 /// what a collection frees and a mirror fills again is no change.
@@ -27,7 +27,7 @@ pub(super) struct Space {
 
 /// How full the storage is; a later value is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(super) enum StorageLevel {
     Available,
     Low,
     Full,
@@ -36,14 +36,14 @@ pub(super) enum Level {
 /// The entry of the storage in a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Storage {
-    pub(super) level: Level,
+    pub(super) level: StorageLevel,
     pub(super) status: RegistryStorageStatus,
 }
 
 impl Space {
     /// The next entry after the one `before`.
     pub(super) fn storage(&self, before: Option<&RegistryStatus>) -> Storage {
-        let level = self.level(Level::of(before));
+        let level = self.level(StorageLevel::from_status(before));
         let before = before.and_then(|status| status.storage.as_ref());
         let stored = before.and_then(|before| before.stored.as_deref());
         let free = before.and_then(|before| before.free.as_deref());
@@ -75,9 +75,9 @@ impl Space {
         of_limit.into_iter().chain(of_disk)
     }
 
-    fn level(&self, before: Level) -> Level {
+    fn level(&self, before: StorageLevel) -> StorageLevel {
         let levels = self.bounds().map(|(left, all)| level(left, all, before));
-        let level = levels.max().unwrap_or(Level::Available);
+        let level = levels.max().unwrap_or(StorageLevel::Available);
         // Content that is not counted yet looks like free space.
         if self.counted {
             level
@@ -87,29 +87,29 @@ impl Space {
     }
 }
 
-/// The better levels begin farther away from where the worse ones do, so that none of them comes and
-/// goes.
-fn level(left: u64, all: u64, before: Level) -> Level {
-    let full = if before == Level::Full {
+/// Hysteresis: a better level begins farther from the limit than the worse level ends, so that
+/// levels do not alternate.
+fn level(left: u64, all: u64, before: StorageLevel) -> StorageLevel {
+    let full = if before == StorageLevel::Full {
         (all / 100).min(MOST_FULL)
     } else {
         0
     };
     let low = (all / 10).min(MOST_LOW);
-    let low = if before >= Level::Low {
+    let low = if before >= StorageLevel::Low {
         low + low / 4
     } else {
         low
     };
     match left {
-        left if left <= full => Level::Full,
-        left if left < low => Level::Low,
-        _ => Level::Available,
+        left if left <= full => StorageLevel::Full,
+        left if left < low => StorageLevel::Low,
+        _ => StorageLevel::Available,
     }
 }
 
-/// The amount in words; those `before` for a difference of less than 2 %, so that a status is not
-/// written for every blob.
+/// The amount as text. The previous text is kept if the difference is below 2 %, so that a status
+/// is not written for every blob.
 pub(super) fn settled(before: Option<&str>, bytes: u64) -> String {
     let known = before.and_then(|before| Some((before, Quantity::parse(before).ok()?.get())));
     match known {
@@ -120,16 +120,16 @@ pub(super) fn settled(before: Option<&str>, bytes: u64) -> String {
     }
 }
 
-impl Level {
+impl StorageLevel {
     /// The level of a status.
-    pub(super) fn of(status: Option<&RegistryStatus>) -> Self {
+    pub(super) fn from_status(status: Option<&RegistryStatus>) -> Self {
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let mut conditions = conditions.into_iter().flatten();
         let said = conditions.find(|condition| condition.type_ == STORAGE_AVAILABLE);
         let reason = said.map(|condition| condition.reason.as_str());
         let levels = [Self::Low, Self::Full];
-        let found = levels.into_iter().find(|it| Some(it.reason()) == reason);
-        found.unwrap_or(Self::Available)
+        let existing = levels.into_iter().find(|it| Some(it.reason()) == reason);
+        existing.unwrap_or(Self::Available)
     }
 
     /// Whether pushes are accepted.
@@ -157,9 +157,9 @@ impl Storage {
         let advice = "delete images (the next garbage collection frees their space), raise \
                       spec.storage.limit, or give the registry a larger volume";
         match self.level {
-            Level::Available => left,
-            Level::Low => format!("{left}: {advice} before pushes are refused"),
-            Level::Full => format!("pushes are refused and mirrors wait ({left}): {advice}"),
+            StorageLevel::Available => left,
+            StorageLevel::Low => format!("{left}: {advice} before pushes are refused"),
+            StorageLevel::Full => format!("pushes are refused and mirrors wait ({left}): {advice}"),
         }
     }
 }

@@ -174,7 +174,7 @@ async fn a_change_of_the_space_is_told_in_one_event() {
     let writes = server.serve(|_| None);
     let mut events = Vec::new();
     let mut before = registry;
-    for (stored, told) in [
+    for (stored, expected) in [
         (1, None),
         (95, Some("SpaceLow")),
         (96, None),
@@ -184,12 +184,12 @@ async fn a_change_of_the_space_is_told_in_one_event() {
     ] {
         let said = json!({"stored": stored, "uploads": 0, "counted": true, "limit": 100});
         let said: space::Space = serde_json::from_value(said).unwrap();
-        let mut outlook = Outlook::default();
-        outlook.stores(said.storage(before.status.as_ref()));
-        let after = outlook.status(&before, now());
+        let mut conditions = RegistryConditions::default();
+        conditions.stores(said.storage(before.status.as_ref()));
+        let after = conditions.status(&before, now());
         part.tell_of_space(&before, &after).await;
         before.status = Some(after);
-        events.extend(told.map(str::to_owned));
+        events.extend(expected.map(str::to_owned));
         let published = writes.to("/events");
         let reasons: Vec<_> = published
             .iter()

@@ -1,10 +1,10 @@
 //! Watches of the objects of Registries, in the namespaces that have a Registry.
 //!
-//! Rights on workloads exist only where an administrator granted them, so there is no watch over
-//! all namespaces. Rights on workloads are not enough: the administrator of a namespace holds them,
-//! and so could pass them on to the controller. The verb `run` on a Registry, which no role of
-//! Kubernetes includes, can only be granted by an administrator of the cluster. It is asked for by
-//! the name of each Registry: a grant may be for one of them.
+//! Rights on workloads exist only in namespaces where an administrator granted them, so there is no
+//! watch over all namespaces. Rights on workloads alone are not enough, because the administrator
+//! of a namespace holds them and could pass them on to the controller. The verb `run` on a Registry
+//! is in no built-in role, so only a cluster administrator can grant it. It is checked for each
+//! Registry by name, because a grant may cover a single one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Registry;
 use super::build::SELECTOR;
-use crate::backoff::Growth;
+use crate::backoff::BackoffBounds;
 use crate::changes::{Changes, Topic};
 use crate::namespace_watches::NamespaceWatches;
 use crate::permission::{ASK_AGAIN_AFTER_GRANT, Rights, may_run};
@@ -25,8 +25,9 @@ use crate::store::Store;
 
 /// How long the first look at a namespace may take within a pass.
 const FIRST_LIST: Duration = Duration::from_secs(5);
-/// When a right that is missing is asked for again: an administrator waits for the effect.
-const AFTER_REFUSAL: Growth = Growth {
+/// When a missing right is checked again. An administrator who has just granted it waits for the
+/// effect.
+const REFUSAL_BACKOFF: BackoffBounds = BackoffBounds {
     first: Duration::from_secs(10),
     longest: Duration::from_mins(1),
 };
@@ -134,7 +135,8 @@ impl FollowRights {
             let is_due = next <= Instant::now();
             let asked = self.to_be_asked(&all, is_due);
             let has_every_right = self.ask(&asked).await;
-            // An administrator is probably about to grant a new Registry.
+            // The Registry is new, so an administrator is probably about to grant the right: check
+            // again soon.
             refusals = match (has_every_right, is_due) {
                 (true, true) => 0,
                 (true, false) => refusals,
@@ -143,7 +145,7 @@ impl FollowRights {
             };
             let pause = match refusals {
                 0 => ASK_AGAIN_AFTER_GRANT,
-                refusals => AFTER_REFUSAL.after(refusals),
+                refusals => REFUSAL_BACKOFF.after(refusals),
             };
             let each = FOR_EACH.saturating_mul(u32::try_from(all.len()).unwrap_or(u32::MAX));
             let after = Instant::now() + crate::backoff::jittered(pause.max(each));

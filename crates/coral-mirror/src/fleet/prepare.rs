@@ -5,8 +5,8 @@ use std::error::Error;
 use std::sync::Arc;
 
 use coral_api::{
-    MirrorSettings, Problem, Reach, RegistryMirror, RepositorySettings, Secret, SecretError,
-    Target, metadata,
+    MirrorSettings, Problem, RegistryMirror, RepositorySettings, Secret, SecretError, Target,
+    TransportSettings, metadata,
 };
 use coral_distribution::{Credentials, CredentialsError, Error as ClientError, HostOptions};
 use coral_image::{Digest, Host, error_chain};
@@ -154,11 +154,15 @@ pub fn prepare<L: Lookup>(
         Target::Address(address) => {
             let wanted: Vec<String> = address.secret.iter().cloned().collect();
             let credentials = named.credentials(PUSH_SECRET, &wanted)?;
-            (address.host.clone(), credentials, options(&address.reach))
+            (
+                address.host.clone(),
+                credentials,
+                options(&address.transport),
+            )
         }
     };
     let sources = settings.repositories.iter();
-    let sources = sources.map(|s| (s.repository.host().clone(), options(&s.reach)));
+    let sources = sources.map(|s| (s.repository.host().clone(), options(&s.transport)));
     Ok(Prepared {
         name: format!("{namespace}/{}", metadata::name(&mirror.metadata)),
         fingerprint: Digest::sha256(&named.seen),
@@ -175,11 +179,11 @@ pub fn prepare<L: Lookup>(
     })
 }
 
-fn options(reach: &Reach) -> HostOptions {
+fn options(transport: &TransportSettings) -> HostOptions {
     HostOptions {
-        plain_http: reach.plain_http,
-        skip_tls_verify: !reach.tls_verify,
-        ca_pem: reach.ca.clone().map(String::into_bytes),
+        plain_http: transport.plain_http,
+        skip_tls_verify: !transport.tls_verify,
+        ca_pem: transport.ca.clone().map(String::into_bytes),
         client_pem: None,
     }
 }

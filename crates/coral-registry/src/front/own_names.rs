@@ -32,7 +32,7 @@ async fn check(State(context): State<Arc<Context>>, request: Request, next: Next
     let settings = context.settings();
     let is_encrypted = request.extensions().get() == Some(&Transport::Encrypted);
     if !is_encrypted && settings.access.users().is_none() {
-        let hosts = RequestHost::of(request.uri(), request.version(), request.headers());
+        let hosts = RequestHost::from_request(request.uri(), request.version(), request.headers());
         let foreign = hosts.map(|hosts| {
             let mut hosts = hosts.into_iter().flatten();
             hosts.find(|host| !is_own(host, &settings.names))

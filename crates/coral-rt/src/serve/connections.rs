@@ -45,7 +45,7 @@ pub(super) struct Permit {
 
 /// Why there is no permit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum LimitReached {
     /// The client's address has as many connections as one address may have.
     Address {
         /// The limit.
@@ -87,20 +87,20 @@ impl Connections {
     }
 
     /// A permit for a client at `address`.
-    pub(super) fn acquire(&self, address: IpAddr) -> Result<Permit, Refused> {
+    pub(super) fn acquire(&self, address: IpAddr) -> Result<Permit, LimitReached> {
         let network = network_of(address);
         let mut state = self.state();
         let limit = state.limit;
         if state.open >= limit {
             let busiest = state.busiest().unwrap_or(network);
             state.refused_all += 1;
-            return Err(Refused::All { limit, busiest });
+            return Err(LimitReached::All { limit, busiest });
         }
         let limit = state.per_address();
         let open = state.open_by_network.entry(network).or_default();
         if *open >= limit {
             state.refused_address += 1;
-            return Err(Refused::Address { limit });
+            return Err(LimitReached::Address { limit });
         }
         *open += 1;
         state.open += 1;
@@ -178,7 +178,7 @@ mod tests {
         let client = address("192.0.2.1");
         let first = connections.acquire(client).unwrap();
         let _second = connections.acquire(client).unwrap();
-        let refused = Refused::All {
+        let refused = LimitReached::All {
             limit: 2,
             busiest: client,
         };
@@ -208,7 +208,7 @@ mod tests {
                 .collect();
             assert_eq!(held.len(), expected, "{limit} {own:?}");
             if expected < limit {
-                let refused = Refused::Address { limit: expected };
+                let refused = LimitReached::Address { limit: expected };
                 assert_eq!(connections.acquire(busy).unwrap_err(), refused);
                 assert!(connections.acquire(address("192.0.2.2")).is_ok());
             }

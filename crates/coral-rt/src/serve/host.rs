@@ -32,7 +32,7 @@ pub enum RequestHost<'a> {
 impl<'a> RequestHost<'a> {
     /// The hosts in a request's target and in its Host header, which may differ. Only a request of
     /// HTTP/1.0 may have neither.
-    pub fn of(
+    pub fn from_request(
         uri: &'a Uri,
         version: Version,
         headers: &'a HeaderMap,
@@ -147,7 +147,7 @@ mod tests {
             map.append(HOST, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let uri: Uri = target.parse().unwrap();
-        let found = RequestHost::of(&uri, version, &map)?;
+        let found = RequestHost::from_request(&uri, version, &map)?;
         let shown = |host: RequestHost<'_>| match host {
             RequestHost::Name(name) => name.to_owned(),
             RequestHost::Address(address) => address.to_string(),

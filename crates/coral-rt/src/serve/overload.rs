@@ -11,7 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::Timeouts;
-use super::connections::{Connections, Permit, Refused};
+use super::connections::{Connections, LimitReached, Permit};
 use super::repeated::RepeatedEvent;
 use crate::health::HEALTH_PATHS;
 
@@ -30,7 +30,7 @@ pub(super) const RESERVE_TIMEOUTS: Timeouts = Timeouts {
 /// response.
 const MAX_DRAINED: usize = 64 * 1024;
 
-/// What a client is told when no more connections are served.
+/// The response to a client when no more connections are served.
 #[derive(Debug, Clone, Copy)]
 pub struct Overload {
     /// The media type of the body.
@@ -70,16 +70,17 @@ impl Reserve {
         }
     }
 
-    /// Logs the refusal of a connection from `address`; a permit to answer it, if there is one.
-    pub(super) fn acquire(&mut self, refused: Refused, address: IpAddr) -> Option<Permit> {
+    /// Logs the refusal of a connection from `address`. Returns a permit to answer it, if there is
+    /// one.
+    pub(super) fn acquire(&mut self, refused: LimitReached, address: IpAddr) -> Option<Permit> {
         self.log(refused, address);
         self.connections.acquire(address).ok()
     }
 
-    fn log(&mut self, refused: Refused, address: IpAddr) {
+    fn log(&mut self, refused: LimitReached, address: IpAddr) {
         let (now, advice) = (Instant::now(), self.advice);
         match refused {
-            Refused::All { limit, busiest } => {
+            LimitReached::All { limit, busiest } => {
                 if let Some(refused) = self.all.count(now) {
                     tracing::warn!(
                         limit,
@@ -91,7 +92,7 @@ impl Reserve {
                     );
                 }
             }
-            Refused::Address { limit } => {
+            LimitReached::Address { limit } => {
                 if let Some(refused) = self.address.count(now) {
                     tracing::warn!(
                         limit,

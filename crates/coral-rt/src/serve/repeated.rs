@@ -12,7 +12,8 @@ pub(super) struct RepeatedEvent {
 }
 
 impl RepeatedEvent {
-    /// Counts one event. The number of events since the last log line, if one is due now.
+    /// Counts one event. Returns the number of events since the last log line, if a line is due
+    /// now.
     pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
         self.unlogged += 1;
         if self.last.is_some_and(|last| now < last + INTERVAL) {

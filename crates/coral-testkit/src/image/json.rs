@@ -9,9 +9,9 @@ use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Value, json};
 
 /// Tabs before keys, blanks around colons, a line break after every comma.
-struct Odd;
+struct OddFormatter;
 
-impl Formatter for Odd {
+impl Formatter for OddFormatter {
     fn begin_object_key<W: ?Sized + Write>(
         &mut self,
         writer: &mut W,
@@ -38,7 +38,7 @@ pub(super) fn odd_bytes(mut manifest: Value) -> Bytes {
     manifest["x-coral-odd"] = json!({ "z": 1.0, "a": [null, "\u{e9}\u{2028}"], "": {} });
     let mut bytes = Vec::new();
     manifest
-        .serialize(&mut Serializer::with_formatter(&mut bytes, Odd))
+        .serialize(&mut Serializer::with_formatter(&mut bytes, OddFormatter))
         .expect("a value is written to memory");
     bytes.extend_from_slice(b"\n \n");
     bytes.into()

@@ -14,7 +14,7 @@ use super::store::Store;
 
 /// A request whose body has been read.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct BufferedRequest {
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
     pub(super) fields: Vec<(String, String)>,
@@ -28,7 +28,7 @@ pub(super) struct Features {
     pub(super) page_size: usize,
 }
 
-impl Ask {
+impl BufferedRequest {
     pub(super) fn field(&self, name: &str) -> Option<&str> {
         self.fields
             .iter()
@@ -46,19 +46,26 @@ impl Ask {
 }
 
 /// Answers a request that is allowed.
-pub(super) fn answer(store: &mut Store, features: Features, route: &Route, ask: &Ask) -> Reply {
+pub(super) fn answer(
+    store: &mut Store,
+    features: Features,
+    route: &Route,
+    request: &BufferedRequest,
+) -> Reply {
     match route {
         Route::Base => Reply::json(&serde_json::json!({})),
-        Route::Manifest { path, reference } => manifest(store, features, path, reference, ask),
-        Route::Blob { path, digest } if ask.reads() => blobs::get(store, path, digest, ask),
-        Route::Blob { path, digest } if ask.method == Method::DELETE => {
+        Route::Manifest { path, reference } => manifest(store, features, path, reference, request),
+        Route::Blob { path, digest } if request.reads() => blobs::get(store, path, digest, request),
+        Route::Blob { path, digest } if request.method == Method::DELETE => {
             blobs::delete(store, path, digest)
         }
-        Route::Uploads { path } if ask.method == Method::POST => uploads::begin(store, path, ask),
-        Route::Upload { path, id } => uploads::go_on(store, path, id, ask),
-        Route::Tags { path } if ask.reads() => listing::tags(store, features, path, ask),
-        Route::Referrers { path, digest } if ask.reads() && features.referrers => {
-            listing::referrers(store, path, digest, ask)
+        Route::Uploads { path } if request.method == Method::POST => {
+            uploads::begin(store, path, request)
+        }
+        Route::Upload { path, id } => uploads::go_on(store, path, id, request),
+        Route::Tags { path } if request.reads() => listing::tags(store, features, path, request),
+        Route::Referrers { path, digest } if request.reads() && features.referrers => {
+            listing::referrers(store, path, digest, request)
         }
         Route::Referrers { .. } | Route::Unknown | Route::Token => Reply::new(404)
             .header("content-type", "text/plain")
@@ -67,10 +74,16 @@ pub(super) fn answer(store: &mut Store, features: Features, route: &Route, ask: 
     }
 }
 
-fn manifest(store: &mut Store, features: Features, path: &str, at: &str, ask: &Ask) -> Reply {
-    match ask.method {
+fn manifest(
+    store: &mut Store,
+    features: Features,
+    path: &str,
+    at: &str,
+    request: &BufferedRequest,
+) -> Reply {
+    match request.method {
         Method::GET | Method::HEAD => manifests::get(store, path, at),
-        Method::PUT => manifests::put(store, features, path, at, ask),
+        Method::PUT => manifests::put(store, features, path, at, request),
         Method::DELETE => manifests::delete(store, path, at),
         _ => Reply::error(405, "UNSUPPORTED", "the operation is unsupported"),
     }

@@ -56,7 +56,7 @@ pub struct Bearer {
 }
 
 #[derive(Debug)]
-struct Issued {
+struct IssuedToken {
     scopes: Vec<String>,
     since: Instant,
     used: u32,
@@ -65,17 +65,17 @@ struct Issued {
 /// The tokens that were issued.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    issued: BTreeMap<String, Issued>,
+    issued: BTreeMap<String, IssuedToken>,
     pub(super) count: u64,
 }
 
 /// What the registry knows of itself for a challenge.
-pub(super) struct Gate<'a> {
+pub(super) struct Challenger<'a> {
     pub(super) auth: &'a Auth,
     pub(super) url: &'a str,
 }
 
-impl Gate<'_> {
+impl Challenger<'_> {
     /// The challenge that a request is answered with, unless it is let through. `mount_from` is a
     /// second repository that it wants to read.
     pub(super) fn refusal(
@@ -196,7 +196,7 @@ impl Tokens {
         let token = format!("token-{}-{}", self.count, uuid::Uuid::new_v4());
         self.issued.insert(
             token.clone(),
-            Issued {
+            IssuedToken {
                 scopes,
                 since: Instant::now(),
                 used: 0,

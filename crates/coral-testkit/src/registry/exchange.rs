@@ -11,12 +11,12 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::Semaphore;
 
-use super::api::{self, Ask, Features};
-use super::auth::{Auth, Gate, Tokens, scopes_needed};
+use super::api::{self, BufferedRequest, Features};
+use super::auth::{Auth, Challenger, Tokens, scopes_needed};
 use super::control;
 use super::fault::{Effect, FaultList, Phase};
 use super::line::Line;
-use super::listen::Wire;
+use super::listen::WriteBudget;
 use super::log::{RequestLog, Traffic};
 use super::reply::{Body, Delivery, Interrupted, Reply};
 use super::route::Route;
@@ -69,7 +69,7 @@ impl Shared {
     pub(super) async fn serve(
         &self,
         request: Request<Incoming>,
-        wire: &Wire,
+        budget: &WriteBudget,
     ) -> Result<Response<Body>, Interrupted> {
         let (head, body) = request.into_parts();
         if let (true, Some(what)) = (self.control, head.uri.path().strip_prefix(control::PREFIX)) {
@@ -83,7 +83,7 @@ impl Shared {
             .path_and_query()
             .map(ToString::to_string)
             .unwrap_or_default();
-        let route = Route::of(head.uri.path());
+        let route = Route::from_path(head.uri.path());
         let exchange = Exchange {
             shared: self,
             head,
@@ -92,7 +92,7 @@ impl Shared {
             traffic,
         };
         let reply = exchange.reply(body).await?;
-        let reply = exchange.tampered(reply, wire);
+        let reply = exchange.tampered(reply, budget);
         let response = reply.into_response(&exchange.head.method, Arc::clone(&exchange.traffic));
         self.log.changed();
         Ok(response)
@@ -135,7 +135,7 @@ impl Exchange<'_> {
         ))
     }
 
-    /// Waits where it is told to, and returns the answer of a fault that is one.
+    /// Applies the waits of faults, and returns the response of a fault that has one.
     async fn faulty_answer(&self) -> Result<Option<Reply>, Interrupted> {
         let method = self.head.method.as_str();
         for effect in self.shared.faults.take(Phase::Answer, method, &self.path) {
@@ -151,12 +151,12 @@ impl Exchange<'_> {
                 Effect::Stall => std::future::pending().await,
                 Effect::Unauthorized => {
                     let auth = lock(&self.shared.settings).auth.clone();
-                    let gate = Gate {
+                    let challenger = Challenger {
                         auth: &auth,
                         url: &self.shared.url,
                     };
                     let scopes = scopes_needed(&self.head.method, &self.route, None);
-                    return Ok(Some(gate.challenge(&scopes, Some("invalid_token"))));
+                    return Ok(Some(challenger.challenge(&scopes, Some("invalid_token"))));
                 }
                 plain => return Ok(tamper::answer(plain, &self.path)),
             }
@@ -164,9 +164,9 @@ impl Exchange<'_> {
         Ok(None)
     }
 
-    fn ask(&self) -> Ask {
+    fn ask(&self) -> BufferedRequest {
         let query = self.head.uri.query().unwrap_or_default();
-        Ask {
+        BufferedRequest {
             method: self.head.method.clone(),
             headers: self.head.headers.clone(),
             fields: url::form_urlencoded::parse(query.as_bytes())
@@ -176,16 +176,16 @@ impl Exchange<'_> {
         }
     }
 
-    fn refusal(&self, auth: &Auth, ask: &Ask) -> Option<Reply> {
+    fn refusal(&self, auth: &Auth, ask: &BufferedRequest) -> Option<Reply> {
         if self.route == Route::Token {
             return None;
         }
-        let gate = Gate {
+        let challenger = Challenger {
             auth,
             url: &self.shared.url,
         };
         let mut tokens = lock(&self.shared.tokens);
-        gate.refusal(
+        challenger.refusal(
             &mut tokens,
             &ask.method,
             &self.route,
@@ -195,7 +195,11 @@ impl Exchange<'_> {
     }
 
     /// Reads the body, as far as the faults of this phase let it.
-    async fn read(&self, mut body: Incoming, ask: &mut Ask) -> Result<Bytes, Interrupted> {
+    async fn read(
+        &self,
+        mut body: Incoming,
+        ask: &mut BufferedRequest,
+    ) -> Result<Bytes, Interrupted> {
         let mut end = None;
         for effect in self
             .shared
@@ -233,8 +237,13 @@ impl Exchange<'_> {
         }
     }
 
-    /// Stops in the middle of a body; what came of an upload is kept.
-    async fn abandon(&self, bytes: Bytes, ask: &mut Ask, cut: bool) -> Result<Bytes, Interrupted> {
+    /// Stops in the middle of a body. The bytes of an upload so far are kept.
+    async fn abandon(
+        &self,
+        bytes: Bytes,
+        ask: &mut BufferedRequest,
+        cut: bool,
+    ) -> Result<Bytes, Interrupted> {
         if matches!(ask.method, Method::PATCH | Method::PUT) {
             ask.method = Method::PATCH;
             ask.body = bytes;
@@ -247,15 +256,15 @@ impl Exchange<'_> {
         Err(closed())
     }
 
-    /// The answer after the faults that are for successes.
-    fn tampered(&self, mut reply: Reply, wire: &Wire) -> Reply {
+    /// Applies the faults of successful responses.
+    fn tampered(&self, mut reply: Reply, budget: &WriteBudget) -> Reply {
         if !reply.status.is_success() {
             return reply;
         }
         let method = self.head.method.as_str();
         for effect in self.shared.faults.take(Phase::Response, method, &self.path) {
             match &effect {
-                Effect::CutWire { after } => wire.cut_after(*after),
+                Effect::CutWire { after } => budget.cut_after(*after),
                 Effect::HoldBody { after, gate } => {
                     reply.delivery = Delivery::Hold(*after, self.shared.gate(gate));
                 }

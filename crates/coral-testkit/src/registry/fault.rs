@@ -47,8 +47,8 @@ pub enum Times {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
-    // In place of an answer, before anybody asks who is there.
-    /// This answer.
+    // Faults that replace the response, before the client is authenticated.
+    /// This response.
     Status {
         /// HTTP status.
         status: u16,
@@ -61,8 +61,8 @@ pub enum Effect {
     },
     /// Too many requests, in one of the shapes seen in the field.
     Throttle(Throttle),
-    /// Only so many requests are answered: a bucket that holds `burst` of them and is full at first
-    /// gets `per_second` new ones. Who finds it empty is refused.
+    /// Limits the rate of requests with a token bucket that holds `burst` tokens, is full at first
+    /// and gains `per_second` tokens. A request that finds it empty is refused.
     Limit {
         /// Requests a second.
         per_second: f64,
@@ -310,10 +310,10 @@ impl Match {
 
 /// The list, with how often each fault was met.
 #[derive(Debug, Default)]
-pub(super) struct FaultList(Mutex<Vec<Listed>>);
+pub(super) struct FaultList(Mutex<Vec<ListedFault>>);
 
 #[derive(Debug)]
-struct Listed {
+struct ListedFault {
     fault: Fault,
     met: u32,
     bucket: Option<Bucket>,
@@ -340,7 +340,7 @@ impl Bucket {
     }
 }
 
-impl Listed {
+impl ListedFault {
     /// What an answer says of what is left.
     fn announcement(&self) -> Vec<Effect> {
         let (
@@ -393,7 +393,7 @@ impl Listed {
 
 impl FaultList {
     pub(super) fn add(&self, fault: Fault) {
-        self.lock().push(Listed {
+        self.lock().push(ListedFault {
             fault,
             met: 0,
             bucket: None,
@@ -427,7 +427,7 @@ impl FaultList {
         effects
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listed>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<ListedFault>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,9 +18,9 @@ use super::exchange::Shared;
 
 /// How many bytes a connection may still write; negative for any number.
 #[derive(Debug, Clone)]
-pub(super) struct Wire(Arc<AtomicI64>);
+pub(super) struct WriteBudget(Arc<AtomicI64>);
 
-impl Wire {
+impl WriteBudget {
     fn whole() -> Self {
         Self(Arc::new(AtomicI64::new(-1)))
     }
@@ -32,12 +32,12 @@ impl Wire {
 }
 
 /// A stream that fails once it has written what it may.
-struct Cuttable<T> {
+struct LimitedStream<T> {
     io: T,
-    wire: Wire,
+    budget: WriteBudget,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for LimitedStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -47,13 +47,13 @@ impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for LimitedStream<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let left = self.wire.0.load(Ordering::Relaxed);
+        let left = self.budget.0.load(Ordering::Relaxed);
         if left == 0 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -61,7 +61,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
         let written = std::task::ready!(Pin::new(&mut self.io).poll_write(cx, &buf[..most]))?;
         if left > 0 {
             let written = i64::try_from(written).unwrap_or(i64::MAX);
-            self.wire.0.store(left - written, Ordering::Relaxed);
+            self.budget.0.store(left - written, Ordering::Relaxed);
         }
         Poll::Ready(Ok(written))
     }
@@ -113,14 +113,14 @@ async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Sha
 }
 
 async fn http<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T, shared: Arc<Shared>) {
-    let wire = Wire::whole();
-    let io = TokioIo::new(Cuttable {
+    let budget = WriteBudget::whole();
+    let io = TokioIo::new(LimitedStream {
         io,
-        wire: wire.clone(),
+        budget: budget.clone(),
     });
     let service = service_fn(move |request| {
-        let (shared, wire) = (Arc::clone(&shared), wire.clone());
-        async move { shared.serve(request, &wire).await }
+        let (shared, budget) = (Arc::clone(&shared), budget.clone());
+        async move { shared.serve(request, &budget).await }
     });
     // A connection that ends in an error is what was asked for, or the client's doing.
     let _ = Builder::new(TokioExecutor::new())

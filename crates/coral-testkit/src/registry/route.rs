@@ -24,7 +24,7 @@ pub(super) enum Route {
 }
 
 impl Route {
-    pub(super) fn of(path: &str) -> Self {
+    pub(super) fn from_path(path: &str) -> Self {
         match path {
             "/v2" | "/v2/" => return Self::Base,
             "/token" => return Self::Token,
@@ -88,27 +88,27 @@ mod tests {
     fn paths_with_slashes_are_taken_apart_from_the_end() {
         let path = || "a/blobs/b".to_owned();
         assert_eq!(
-            Route::of("/v2/a/blobs/b/manifests/1"),
+            Route::from_path("/v2/a/blobs/b/manifests/1"),
             Route::Manifest {
                 path: path(),
                 reference: "1".into()
             }
         );
         assert_eq!(
-            Route::of("/v2/a/blobs/b/blobs/uploads/"),
+            Route::from_path("/v2/a/blobs/b/blobs/uploads/"),
             Route::Uploads { path: path() }
         );
         assert_eq!(
-            Route::of("/v2/a/blobs/b/blobs/uploads/7"),
+            Route::from_path("/v2/a/blobs/b/blobs/uploads/7"),
             Route::Upload {
                 path: path(),
                 id: "7".into()
             }
         );
         assert_eq!(
-            Route::of("/v2/a/blobs/b/tags/list"),
+            Route::from_path("/v2/a/blobs/b/tags/list"),
             Route::Tags { path: path() }
         );
-        assert_eq!(Route::of("/else"), Route::Unknown);
+        assert_eq!(Route::from_path("/else"), Route::Unknown);
     }
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::fault::{Effect, Throttle};
 use super::reply::{Delivery, Reply};
 
-/// The body of every web page that stands where JSON should be.
+/// The body of the web page that replaces JSON.
 const HTML: &str = "<!DOCTYPE html>\n<html><head><title>Sign in to the guest network</title></head>\
      <body><h1>Welcome</h1></body></html>\n";
 

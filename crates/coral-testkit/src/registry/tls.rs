@@ -13,12 +13,12 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
-/// Names in the certificate: loopback, and one that only a proxy leads to.
+/// The names in the certificate: loopback, and a name that resolves only through a proxy.
 const NAMES: [&str; 4] = ["localhost", "127.0.0.1", "::1", "registry.test"];
 
 /// What of TLS is switched on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct TlsOptions {
     pub(super) client_auth: bool,
     pub(super) http2: bool,
 }
@@ -32,13 +32,13 @@ pub(super) struct Tls {
     pub(super) client_pem: (String, String),
 }
 
-pub(super) fn make(wanted: Wanted) -> io::Result<Tls> {
+pub(super) fn make(tls_options: TlsOptions) -> io::Result<Tls> {
     let ca = authority().map_err(io::Error::other)?;
     let (certificate, key) = server(&ca).map_err(io::Error::other)?;
     let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?;
-    let config = if wanted.client_auth {
+    let config = if tls_options.client_auth {
         let mut roots = RootCertStore::empty();
         roots.add(ca.der().clone()).map_err(io::Error::other)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -51,7 +51,7 @@ pub(super) fn make(wanted: Wanted) -> io::Result<Tls> {
         .with_single_cert(vec![certificate], key)
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    if wanted.http2 {
+    if tls_options.http2 {
         config.alpn_protocols.insert(0, b"h2".to_vec());
     }
     Ok(Tls {

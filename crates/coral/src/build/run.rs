@@ -20,13 +20,13 @@ use crate::terminal::Terminal;
 
 /// The field manager of the object.
 const MANAGER: &str = "coral-build";
-/// Pause between two looks at the object and the pod.
-const LOOK: Duration = Duration::from_millis(500);
-/// How many looks to wait, after the log of a step has ended, for its pod to show the end before
-/// reading on.
-const ENDING: u32 = 20;
+/// Pause between two polls of the object and the pod.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// How many polls to wait, after the log of a step has ended, for its pod to show the end. After
+/// that the log is opened again.
+const POLLS_AFTER_LOG: u32 = 20;
 /// How many times to try to attach: the node may learn of the container a moment later.
-const ATTACHING: usize = 5;
+const ATTACH_ATTEMPTS: usize = 5;
 
 /// A run.
 pub(super) struct Run<'a> {
@@ -44,28 +44,28 @@ pub(super) struct Run<'a> {
 
 /// How a run ended, and the exit code of the user's container if it was seen.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct RunResult {
     pub(super) ending: Ending,
     pub(super) build_code: Option<i32>,
 }
 
 /// Why a run is no longer followed.
 #[derive(Debug)]
-pub(super) struct Abandoned {
+pub(super) struct FollowError {
     /// What is said.
     pub(super) failure: Failure,
     /// Whether the run has to be cancelled, since it would otherwise wait forever for the folder.
     pub(super) cancels: bool,
 }
 
-impl Abandoned {
+impl FollowError {
     pub(super) fn cancelling(failure: Failure) -> Self {
         let cancels = true;
         Self { failure, cancels }
     }
 }
 
-impl From<Failure> for Abandoned {
+impl From<Failure> for FollowError {
     /// The run continues, or has ended by itself.
     fn from(failure: Failure) -> Self {
         let cancels = false;
@@ -75,10 +75,10 @@ impl From<Failure> for Abandoned {
 
 /// The log of a step.
 #[derive(Debug, Clone, Copy)]
-enum Log {
-    /// It has to be read, from this time on if there is one.
+enum LogState {
+    /// It has to be read, from this time on if one is given.
     Due(Option<Timestamp>),
-    /// It was read to its end at this time, this many looks ago.
+    /// It was read to its end at this time, this many polls ago.
     Read(Timestamp, u32),
     /// It cannot be read.
     Unreadable,
@@ -105,8 +105,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// The command that shows how the run is doing.
-    pub(super) fn how_to_look(&self) -> String {
+    /// The command that shows the progress of the run.
+    pub(super) fn watch_command(&self) -> String {
         format!(
             "kubectl get imagebuild {} -n {} --watch",
             self.name, self.namespace
@@ -123,27 +123,27 @@ impl<'a> Run<'a> {
     }
 
     /// Waits until the step `fetch` runs. Returns the name of its pod.
-    pub(super) async fn fetching(&self) -> Result<String, Abandoned> {
-        let mut said = None;
+    pub(super) async fn fetching(&self) -> Result<String, FollowError> {
+        let mut last_reason = None;
         loop {
             match self.stage().await? {
                 Stage::Blocked(message) => {
-                    return Err(Abandoned::cancelling(self.failure(&message)));
+                    return Err(FollowError::cancelling(self.failure(&message)));
                 }
                 Stage::Replaced => return Err(self.replaced().into()),
                 Stage::Ended(ending) => return Err(self.failure(&ending.message).into()),
-                Stage::Waiting(why) => self.say_once(&mut said, why),
+                Stage::Waiting(why) => self.say_once(&mut last_reason, why),
                 Stage::Begun(job, held) => match self.pod(&job).await? {
-                    None => self.say_once(&mut said, held),
+                    None => self.say_once(&mut last_reason, held),
                     Some(pod) => match step_state(&pod, Step::Fetch) {
                         StepState::Running => return Ok(pod.name_any()),
-                        StepState::Waiting(why) => self.say_once(&mut said, why.or(held)),
+                        StepState::Waiting(why) => self.say_once(&mut last_reason, why.or(held)),
                         // The status of the object will show why.
                         StepState::Ended(_) | StepState::Never => {}
                     },
                 },
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -152,15 +152,17 @@ impl<'a> Run<'a> {
         let mut tries = 1;
         loop {
             match send::send(&self.pods(), pod, source.clone()).await {
-                Err(SendError::Attach(error)) if tries < ATTACHING && passes(&error) => tries += 1,
+                Err(SendError::Attach(error)) if tries < ATTACH_ATTEMPTS && passes(&error) => {
+                    tries += 1
+                }
                 sent => return sent,
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     /// Shows the logs of the steps, one after the other, and waits for the end.
-    pub(super) async fn follow(&self, pod: &str) -> Result<Ended, Failure> {
+    pub(super) async fn follow(&self, pod: &str) -> Result<RunResult, Failure> {
         let mut build_code = None;
         for step in Step::ALL {
             let code = self.step(pod, step).await?;
@@ -169,13 +171,13 @@ impl<'a> Run<'a> {
             }
         }
         let ending = self.end().await?;
-        Ok(Ended { ending, build_code })
+        Ok(RunResult { ending, build_code })
     }
 
     /// Shows the log of a step. Returns its exit code, unless it never started or its pod is gone.
     async fn step(&self, pod: &str, step: Step) -> Result<Option<i32>, Failure> {
-        let mut said = None;
-        let mut log = Log::Due(None);
+        let mut last_reason = None;
+        let mut log = LogState::Due(None);
         loop {
             let Some(found) = self.optional_pod(pod).await? else {
                 return Ok(None);
@@ -183,19 +185,23 @@ impl<'a> Run<'a> {
             let state = step_state(&found, step);
             match (&state, log) {
                 (StepState::Never, _) => return Ok(None),
-                (StepState::Waiting(why), _) => self.say_once(&mut said, why.clone()),
-                (_, Log::Due(since)) => log = self.log(pod, step, since).await,
+                (StepState::Waiting(why), _) => self.say_once(&mut last_reason, why.clone()),
+                (_, LogState::Due(since)) => log = self.log(pod, step, since).await,
                 // The log ends with the step. Its pod shows that a moment later, unless something
                 // between here and the node ended the log early.
-                (StepState::Running, Log::Read(at, looks)) if looks >= ENDING => {
-                    log = Log::Due(Some(at));
+                (StepState::Running, LogState::Read(at, polls)) if polls >= POLLS_AFTER_LOG => {
+                    log = LogState::Due(Some(at));
                 }
-                (StepState::Running, Log::Read(at, looks)) => log = Log::Read(at, looks + 1),
-                (StepState::Ended(_), _) | (StepState::Running, Log::Unreadable) => {}
+                (StepState::Running, LogState::Read(at, polls)) => {
+                    log = LogState::Read(at, polls + 1)
+                }
+                (StepState::Ended(_), _) | (StepState::Running, LogState::Unreadable) => {}
             }
             match (state, log) {
-                (StepState::Ended(code), Log::Read(..) | Log::Unreadable) => return Ok(Some(code)),
-                _ => tokio::time::sleep(LOOK).await,
+                (StepState::Ended(code), LogState::Read(..) | LogState::Unreadable) => {
+                    return Ok(Some(code));
+                }
+                _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
@@ -207,13 +213,13 @@ impl<'a> Run<'a> {
                 Stage::Ended(ending) => return Ok(ending),
                 Stage::Replaced => return Err(self.replaced()),
                 Stage::Blocked(message) => return Err(self.failure(&message)),
-                Stage::Waiting(_) | Stage::Begun(..) => tokio::time::sleep(LOOK).await,
+                Stage::Waiting(_) | Stage::Begun(..) => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
 
     /// Shows the log of a step to its end. If the log cannot be read, the run is still followed.
-    async fn log(&self, pod: &str, step: Step, since_time: Option<Timestamp>) -> Log {
+    async fn log(&self, pod: &str, step: Step, since_time: Option<Timestamp>) -> LogState {
         let parameters = LogParams {
             container: Some(step.name().to_owned()),
             follow: true,
@@ -222,23 +228,23 @@ impl<'a> Run<'a> {
         };
         let read = match self.pods().log_stream(pod, &parameters).await {
             Ok(log) => {
-                let say = |line: &str| self.terminal.line(&told(step, line));
+                let say = |line: &str| self.terminal.line(&log_line(step, line));
                 logs::read(log, say).await.map_err(kube::Error::ReadEvents)
             }
             Err(error) => Err(error),
         };
         let now = Timestamp::now();
         match read {
-            Ok(()) => Log::Read(now, 0),
+            Ok(()) => LogState::Read(now, 0),
             // Read once more from here.
-            Err(kube::Error::ReadEvents(_)) => Log::Due(Some(now)),
+            Err(kube::Error::ReadEvents(_)) => LogState::Due(Some(now)),
             Err(error) => {
                 let what = format!("the log of {} cannot be read", step.name());
                 let failure = kube_failure(&what, &error);
                 let lines: Vec<&str> = failure.lines().collect();
                 self.terminal
                     .line(&format!("warning: {}", lines.join("; ")));
-                Log::Unreadable
+                LogState::Unreadable
             }
         }
     }
@@ -246,7 +252,7 @@ impl<'a> Run<'a> {
     async fn stage(&self) -> Result<Stage, Failure> {
         let builds = self.calls.namespaced::<ImageBuild>(&self.namespace);
         let what = format!("reading ImageBuild {}/{}", self.namespace, self.name);
-        let read = self.calls.patiently(&what, || builds.get(&self.name));
+        let read = self.calls.with_retries(&what, || builds.get(&self.name));
         let build = read
             .await?
             .ok_or_else(|| self.failure("the object was deleted"))?;
@@ -258,7 +264,10 @@ impl<'a> Run<'a> {
         let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
         let what = format!("listing the pods of Job {}/{job}", self.namespace);
         let pods = self.pods();
-        let found = self.calls.patiently(&what, || pods.list(&of_job)).await?;
+        let found = self
+            .calls
+            .with_retries(&what, || pods.list(&of_job))
+            .await?;
         let mut found = found.map(|list| list.items).unwrap_or_default();
         found.sort_by_key(|pod| pod.metadata.creation_timestamp.clone());
         Ok(found.pop())
@@ -267,7 +276,7 @@ impl<'a> Run<'a> {
     async fn optional_pod(&self, name: &str) -> Result<Option<Pod>, Failure> {
         let what = format!("reading pod {}/{name}", self.namespace);
         let pods = self.pods();
-        self.calls.patiently(&what, || pods.get(name)).await
+        self.calls.with_retries(&what, || pods.get(name)).await
     }
 
     fn pods(&self) -> Api<Pod> {
@@ -275,11 +284,11 @@ impl<'a> Run<'a> {
     }
 
     /// Prints what the run waits for, whenever that changes.
-    fn say_once(&self, said: &mut Option<String>, why: Option<String>) {
-        if why.is_some() && *said != why {
+    fn say_once(&self, last_reason: &mut Option<String>, why: Option<String>) {
+        if why.is_some() && *last_reason != why {
             let text = why.as_deref().unwrap_or_default();
             self.terminal.line(&format!("waiting: {text}"));
-            *said = why;
+            *last_reason = why;
         }
     }
 
@@ -293,7 +302,7 @@ impl<'a> Run<'a> {
 }
 
 /// A line of a step's log.
-fn told(step: Step, line: &str) -> String {
+fn log_line(step: Step, line: &str) -> String {
     format!("{:<5} | {line}", step.name())
 }
 

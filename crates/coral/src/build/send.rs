@@ -151,7 +151,7 @@ impl Write for Chunks {
 }
 
 /// The lines about a folder that was sent.
-pub(super) fn told(sent: &Sent) -> Vec<String> {
+pub(super) fn summary(sent: &Sent) -> Vec<String> {
     let packed = &sent.packed;
     let mut lines = vec![format!(
         "sent {} {}, {} ({} compressed)",

@@ -1,4 +1,4 @@
-//! How far a run has come, from its objects in the cluster.
+//! The progress of a run, derived from its objects in the cluster.
 
 use coral_api::conditions;
 use coral_api::image_build::{BuildPhase, ImageBuild, ImageBuildStatus, OutputState, reason};
@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 /// Whether this reason keeps a run's pod from being created or started. For some of these reasons,
 /// the pod itself shows nothing.
 fn holds(reason: &str) -> bool {
-    reason == reason::APPLY_FAILED || reason::KEEPS_FROM_RUNNING.contains(&reason)
+    reason == reason::APPLY_FAILED || reason::BLOCKS_START.contains(&reason)
 }
 
 /// How far a run has come.
@@ -16,7 +16,7 @@ fn holds(reason: &str) -> bool {
 pub(super) enum Stage {
     /// It has not begun; what it waits for.
     Waiting(Option<String>),
-    /// It cannot begin, in the words of the condition.
+    /// It cannot begin; the text is the message of the condition.
     Blocked(String),
     /// Its Job exists; what keeps the Job's pod from running, once the controller reports it.
     Begun(String, Option<String>),
@@ -41,8 +41,8 @@ pub(super) struct Ending {
     pub(super) bytes: Option<(u64, u64)>,
 }
 
-/// How far the run with this key has come. `generation` is that of the object with the run's spec;
-/// a status of an older generation is not about this run.
+/// The progress of the run with this key. `generation` is that of the object with the run's spec; a
+/// status of an older generation is not about this run.
 pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
     let status = build.status.clone().unwrap_or_default();
     let is_own = status.run.as_deref() == Some(run);
@@ -61,7 +61,7 @@ pub(super) fn stage(build: &ImageBuild, run: &str, generation: i64) -> Stage {
         return Stage::Begun(job, held.map(|(_, message)| message));
     }
     match not_ready {
-        Some((reason, message)) if reason::NEEDS_A_PERSON.contains(&reason.as_str()) => {
+        Some((reason, message)) if reason::NEEDS_ACTION.contains(&reason.as_str()) => {
             Stage::Blocked(message)
         }
         Some((_, message)) => Stage::Waiting(Some(message)),
@@ -196,7 +196,7 @@ mod tests {
         (build, run)
     }
 
-    fn of(status: &Value) -> Stage {
+    fn stage_of(status: &Value) -> Stage {
         let (build, run) = build(status);
         stage(&build, &run, 2)
     }
@@ -213,14 +213,16 @@ mod tests {
         let old = json!({
             "observedGeneration": 1, "phase": "Succeeded", "run": "00000000", "job": "shop-00000000"
         });
-        assert_eq!(of(&old), Stage::Waiting(None));
+        assert_eq!(stage_of(&old), Stage::Waiting(None));
     }
 
     #[test]
     fn a_run_has_begun_when_its_own_job_is_named() {
         let (_, run) = build(&json!({}));
         let of_run = |run: &str| {
-            of(&json!({"observedGeneration": 2, "phase": "Fetching", "run": run, "job": "shop-1"}))
+            stage_of(
+                &json!({"observedGeneration": 2, "phase": "Fetching", "run": run, "job": "shop-1"}),
+            )
         };
         assert_eq!(of_run(&run), Stage::Begun("shop-1".to_owned(), None));
         assert_eq!(of_run("00000000"), Stage::Waiting(None));
@@ -230,7 +232,9 @@ mod tests {
     fn a_run_that_a_person_has_to_help_is_told_from_one_that_waits() {
         let with = |reason: &str| {
             let conditions = ready("False", reason, "words of the condition");
-            of(&json!({"observedGeneration": 2, "phase": "Pending", "conditions": conditions}))
+            stage_of(
+                &json!({"observedGeneration": 2, "phase": "Pending", "conditions": conditions}),
+            )
         };
         let words = "words of the condition".to_owned();
         assert_eq!(with("NotGranted"), Stage::Blocked(words.clone()));
@@ -241,13 +245,13 @@ mod tests {
     fn a_run_whose_pod_does_not_start_says_what_keeps_it() {
         let (_, run) = build(&json!({}));
         let said = |reason: &str| {
-            of(&json!({
+            stage_of(&json!({
                 "observedGeneration": 2, "phase": "Pending", "run": run, "job": "shop-1",
                 "conditions": ready("False", reason, "the quota is used up"),
             }))
         };
         let begun = |held: Option<&str>| Stage::Begun("shop-1".to_owned(), held.map(str::to_owned));
-        let held = reason::KEEPS_FROM_RUNNING.into_iter();
+        let held = reason::BLOCKS_START.into_iter();
         for reason in held.chain([reason::APPLY_FAILED]) {
             assert_eq!(
                 said(reason),
@@ -283,7 +287,7 @@ mod tests {
             message: "ghcr.io refused it".to_owned(),
             bytes: Some((5, 7)),
         };
-        assert_eq!(of(&status), Stage::Ended(expected));
+        assert_eq!(stage_of(&status), Stage::Ended(expected));
     }
 
     #[test]
@@ -293,8 +297,8 @@ mod tests {
             "conditions": ready("False", "Odd", "it cannot begin"),
             "outputs": [{"reference": "reg:5000/team-a/shop:2", "state": "Pushed"}]
         });
-        let Stage::Ended(ending) = of(&status) else {
-            panic!("{:?}", of(&status));
+        let Stage::Ended(ending) = stage_of(&status) else {
+            panic!("{:?}", stage_of(&status));
         };
         assert_eq!(ending.pushed, Vec::<String>::new());
         assert_eq!(ending.message, "it cannot begin");

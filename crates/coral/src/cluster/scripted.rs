@@ -18,14 +18,14 @@ pub(crate) struct ReceivedRequest {
 }
 
 /// The requests so far.
-pub(crate) type Heard = Arc<Mutex<Vec<ReceivedRequest>>>;
+pub(crate) type ReceivedRequests = Arc<Mutex<Vec<ReceivedRequest>>>;
 
 /// Calls to a server that answers each request with a status and a text.
 pub(crate) fn server(
     mut answer: impl FnMut(&ReceivedRequest) -> (u16, String) + Send + 'static,
-) -> (Calls, Heard) {
+) -> (Calls, ReceivedRequests) {
     let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
-    let heard = Heard::default();
+    let heard = ReceivedRequests::default();
     let noted = heard.clone();
     tokio::spawn(async move {
         while let Some((request, respond)) = handle.next_request().await {

@@ -33,19 +33,19 @@ pub(super) struct CheckedRegistry {
     pub(super) client: Client,
     pub(super) credentials: Arc<Credentials>,
     /// What mirrors read there or write there.
-    pub(super) wanted: Vec<Wanted>,
+    pub(super) wanted: Vec<Requirement>,
 }
 
 /// Something of a registry that a mirror needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct Requirement {
     pub(super) repository: Repository,
-    pub(super) what: What,
+    pub(super) what: RequiredPart,
 }
 
 /// Which part of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum RequiredPart {
     /// An image, for these platforms; for all if none is named.
     Image(Version, Vec<PlatformPattern>),
     /// The list of its tags.
@@ -64,7 +64,7 @@ impl CheckedRegistry {
         self.host == *host && self.role == role && Arc::ptr_eq(&self.credentials, credentials)
     }
 
-    fn wants(&mut self, wanted: impl IntoIterator<Item = Wanted>) {
+    fn wants(&mut self, wanted: impl IntoIterator<Item = Requirement>) {
         for one in wanted {
             if !self.wanted.contains(&one) {
                 self.wanted.push(one);
@@ -92,12 +92,12 @@ pub(super) fn registries(
         for settings in &mirror.settings.repositories {
             let host = settings.repository.host();
             let (client, credentials) = (&access.client, &mirror.source_credentials);
-            let registry = of(&mut registries, host, Role::Source, client, credentials);
+            let registry = entry(&mut registries, host, Role::Source, client, credentials);
             registry.wants(wanted(settings));
         }
         let client = &access.destination_client;
         let credentials = &mirror.destination_credentials;
-        let registry = of(
+        let registry = entry(
             &mut registries,
             &mirror.destination,
             role,
@@ -120,14 +120,14 @@ pub(super) fn registries(
 }
 
 /// What a mirror needs of a source.
-fn wanted(settings: &RepositorySettings) -> Vec<Wanted> {
+fn wanted(settings: &RepositorySettings) -> Vec<Requirement> {
     let tags = settings.tags.iter().cloned().map(Version::Tag);
     let digests = settings.digests.iter().copied().map(Version::Digest);
-    let image = |version| What::Image(version, settings.platforms.clone());
+    let image = |version| RequiredPart::Image(version, settings.platforms.clone());
     let images = tags.chain(digests).map(image);
-    let list = settings.filter.as_ref().map(|_| What::Tags);
+    let list = settings.filter.as_ref().map(|_| RequiredPart::Tags);
     let repository = &settings.repository;
-    let wanted = |what| Wanted {
+    let wanted = |what| Requirement {
         repository: repository.clone(),
         what,
     };
@@ -135,15 +135,15 @@ fn wanted(settings: &RepositorySettings) -> Vec<Wanted> {
 }
 
 /// Where a source's images are pushed at this destination.
-fn pushed(destination: &Host) -> impl Fn(&RepositorySettings) -> Wanted {
-    |settings| Wanted {
+fn pushed(destination: &Host) -> impl Fn(&RepositorySettings) -> Requirement {
+    |settings| Requirement {
         repository: Repository::new(destination.clone(), settings.destination.clone()),
-        what: What::Push,
+        what: RequiredPart::Push,
     }
 }
 
 /// The first of every repository comes first, then the second of each, since the list is truncated.
-fn spread(wanted: &mut [Wanted]) {
+fn spread(wanted: &mut [Requirement]) {
     let mut seen: HashMap<Repository, usize> = HashMap::new();
     wanted.sort_by_cached_key(|one| {
         let rank = seen.entry(one.repository.clone()).or_default();
@@ -152,7 +152,7 @@ fn spread(wanted: &mut [Wanted]) {
     });
 }
 
-fn of<'a>(
+fn entry<'a>(
     registries: &'a mut Vec<CheckedRegistry>,
     host: &Host,
     role: Role,

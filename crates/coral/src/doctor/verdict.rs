@@ -9,7 +9,7 @@ use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::Finding;
-use super::registries::{Role, Wanted, What};
+use super::registries::{RequiredPart, Requirement, Role};
 use super::wanted::Presence;
 use crate::terminal::seconds;
 
@@ -29,7 +29,7 @@ const ROOM_WARN: u64 = 1 << 30;
 
 /// Space on a file system, in bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Space {
+pub(super) struct DiskSpace {
     pub(super) free: u64,
     pub(super) total: u64,
 }
@@ -102,12 +102,12 @@ fn of_certificate(place: &str, certificate: Option<&Certificate>, now: Timestamp
 
 /// A step that failed, with advice for that kind of failure.
 pub(super) fn of_error(place: &str, check: &'static str, error: &Error) -> Finding {
-    let (found, advice) = told(place, error);
+    let (found, advice) = found_and_advice(place, error);
     Finding::fail(place, check, found, advice)
 }
 
 /// What failed and what to do about it, without repeating either.
-fn told(place: &str, error: &Error) -> (String, String) {
+fn found_and_advice(place: &str, error: &Error) -> (String, String) {
     let text = error_chain(error);
     let Some(of_tls) = error.tls_advice() else {
         return (text, advice(place, error.category()));
@@ -164,14 +164,14 @@ fn of_clock(place: &str, ahead: SignedDuration) -> Finding {
 pub(super) fn of_wanted(
     place: &str,
     check: &'static str,
-    wanted: &Wanted,
+    wanted: &Requirement,
     seen: Result<Presence, Error>,
 ) -> Option<Finding> {
-    let Wanted { repository, what } = wanted;
+    let Requirement { repository, what } = wanted;
     let name = match what {
-        What::Image(Version::Tag(tag), _) => format!("{repository}:{tag}"),
-        What::Image(Version::Digest(digest), _) => format!("{repository}@{digest}"),
-        What::Tags | What::Push => repository.to_string(),
+        RequiredPart::Image(Version::Tag(tag), _) => format!("{repository}:{tag}"),
+        RequiredPart::Image(Version::Digest(digest), _) => format!("{repository}@{digest}"),
+        RequiredPart::Tags | RequiredPart::Push => repository.to_string(),
     };
     let (found, advice) = match seen {
         Ok(Presence::Well) => return None,
@@ -188,8 +188,8 @@ pub(super) fn of_wanted(
         ),
         Err(error) => {
             let (found, advice) = match what {
-                What::Push => (error_chain(&error), push_advice(place, error.category())),
-                _ => told(place, &error),
+                RequiredPart::Push => (error_chain(&error), push_advice(place, error.category())),
+                _ => found_and_advice(place, &error),
             };
             (format!("{name}: {found}"), advice)
         }
@@ -240,7 +240,7 @@ fn in_window(window: Duration) -> String {
     format!(" in {}", seconds(window))
 }
 
-pub(super) fn of_space(place: &str, space: Space) -> Finding {
+pub(super) fn of_space(place: &str, space: DiskSpace) -> Finding {
     let (free, total) = (HumanBytes(space.free), HumanBytes(space.total));
     let found = format!("{free} of {total} free");
     let advice = "free some space, or name a folder on a larger disk with --data";
@@ -311,7 +311,7 @@ mod tests {
         let level = |free| {
             of_space(
                 "a",
-                Space {
+                DiskSpace {
                     free,
                     total: 100 << 30,
                 },

@@ -5,7 +5,7 @@ use coral_image::{Digest, PlatformPattern, Version};
 use coral_mirror::check_platforms;
 
 use super::finding::Finding;
-use super::registries::{CheckedRegistry, MOST_WANTED, Role, Wanted, What};
+use super::registries::{CheckedRegistry, MOST_WANTED, RequiredPart, Requirement, Role};
 use super::verdict;
 
 /// The result of a check.
@@ -20,7 +20,7 @@ pub(super) enum Presence {
 }
 
 /// One finding per problem, or a single one if there is none.
-pub(super) async fn look(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
+pub(super) async fn check(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
     let (check, can) = match site.role {
         Role::Source => ("images", "can be read"),
         Role::Destination => ("push", "can be pushed to"),
@@ -43,13 +43,13 @@ pub(super) async fn look(site: &CheckedRegistry, place: &str) -> Vec<Finding> {
     findings
 }
 
-async fn see(site: &CheckedRegistry, wanted: &Wanted) -> Result<Presence, Error> {
+async fn see(site: &CheckedRegistry, wanted: &Requirement) -> Result<Presence, Error> {
     let credentials = site.credentials.clone();
     let repository = site.client.repository(&wanted.repository, credentials);
     match &wanted.what {
-        What::Image(version, platforms) => image(&repository, version, platforms).await,
-        What::Tags => repository.tags().await.map(|_| Presence::Well),
-        What::Push => push(&repository).await,
+        RequiredPart::Image(version, platforms) => image(&repository, version, platforms).await,
+        RequiredPart::Tags => repository.tags().await.map(|_| Presence::Well),
+        RequiredPart::Push => push(&repository).await,
     }
 }
 

@@ -72,7 +72,7 @@ pub(super) fn load(
     let [(document, registry)] = registries[..] else {
         return (None, too_many(&registries));
     };
-    let loading = Loading {
+    let loading = RegistryLoader {
         registry,
         secrets,
         seen: format!("{registry:?}").into_bytes(),
@@ -104,31 +104,31 @@ fn title(registry: &Registry) -> String {
     format!("Registry {:?}", metadata::name(&registry.metadata))
 }
 
-struct Loading<'a> {
+struct RegistryLoader<'a> {
     registry: &'a Registry,
     secrets: &'a Secrets<'a>,
     /// Everything the registry depends on, for its fingerprint.
     seen: Vec<u8>,
 }
 
-impl Loading<'_> {
+impl RegistryLoader<'_> {
     fn load(mut self, document: &Document) -> Result<LoadedRegistry, Vec<String>> {
-        let means = self
+        let settings = self
             .registry
             .settings()
             .map_err(|problems| texts(&problems))?;
         let mut problems = vec![];
         let mut keep = |problem: String| problems.push(problem);
-        let certificate = means
+        let certificate = settings
             .tls_secret
             .as_deref()
             .and_then(|name| self.certificate(name).map_err(&mut keep).ok());
-        let access = match &means.auth {
+        let access = match &settings.auth {
             None => Some(Access::Open),
             Some(auth) => self.access(auth).map_err(&mut keep).ok(),
         };
         let mut read_only = vec![];
-        for (i, layout) in means.layouts.iter().enumerate() {
+        for (i, layout) in settings.layouts.iter().enumerate() {
             let mut files = LayoutFiles::new(&layout.folder);
             if let Some(blobs) = &layout.blobs {
                 files = files.with_blobs(blobs);
@@ -144,7 +144,7 @@ impl Loading<'_> {
         let Some(access) = access.filter(|_| problems.is_empty()) else {
             return Err(problems);
         };
-        let idle_grants = means
+        let idle_grants = settings
             .auth
             .as_ref()
             .map_or_else(Vec::new, |auth| idle_grants(auth, &access));
@@ -156,20 +156,20 @@ impl Loading<'_> {
             settings: Settings {
                 access,
                 token_keys: None,
-                writes: if means.read_only {
+                writes: if settings.read_only {
                     Writes::Refused
                 } else {
                     Writes::Allowed
                 },
-                limits: limits(&means.limits),
-                collection: collection(&means.collection),
-                scrub: scrub(means.scrub),
-                space: space(means.space),
+                limits: limits(&settings.limits),
+                collection: collection(&settings.collection),
+                scrub: scrub(settings.scrub),
+                space: space(settings.space),
                 read_only_sources: read_only.into(),
                 names: vec![],
             },
             certificate,
-            connections: means
+            connections: settings
                 .limits
                 .connections
                 .map_or(Connections::DEFAULT, |most| {
@@ -223,10 +223,10 @@ impl Loading<'_> {
     }
 }
 
-fn space(means: coral_api::SpaceSettings) -> SpaceBounds {
+fn space(settings: coral_api::SpaceSettings) -> SpaceBounds {
     SpaceBounds {
-        limit: means.limit,
-        min_free: means.min_free.map_or(MinFree::Usual, MinFree::Bytes),
+        limit: settings.limit,
+        min_free: settings.min_free.map_or(MinFree::Usual, MinFree::Bytes),
     }
 }
 
@@ -286,31 +286,31 @@ fn grant(rule: &GrantSettings) -> Result<Grant, String> {
     Ok(Grant { who, paths })
 }
 
-fn limits(means: &LimitSettings) -> Limits {
+fn limits(settings: &LimitSettings) -> Limits {
     let usual = Limits::default();
     Limits {
-        blob_bytes: means.blob_bytes,
-        open_uploads: means.open_uploads.map_or(usual.open_uploads, u64::from),
-        upload_expiry: means.upload_expiry.unwrap_or(usual.upload_expiry),
+        blob_bytes: settings.blob_bytes,
+        open_uploads: settings.open_uploads.map_or(usual.open_uploads, u64::from),
+        upload_expiry: settings.upload_expiry.unwrap_or(usual.upload_expiry),
         ..usual
     }
 }
 
-fn scrub(means: coral_api::ScrubSettings) -> ScrubSettings {
+fn scrub(settings: coral_api::ScrubSettings) -> ScrubSettings {
     let usual = ScrubSettings::default();
     ScrubSettings {
-        interval: means.interval.unwrap_or(usual.interval),
-        bandwidth: means.bandwidth.unwrap_or(usual.bandwidth),
+        interval: settings.interval.unwrap_or(usual.interval),
+        bandwidth: settings.bandwidth.unwrap_or(usual.bandwidth),
         ..usual
     }
 }
 
-fn collection(means: &coral_api::CollectionSettings) -> CollectionSettings {
+fn collection(settings: &coral_api::CollectionSettings) -> CollectionSettings {
     let usual = CollectionSettings::default();
     CollectionSettings {
-        interval: means.interval.unwrap_or(usual.interval),
-        grace: means.grace.unwrap_or(usual.grace),
-        untagged: means.untagged,
+        interval: settings.interval.unwrap_or(usual.interval),
+        grace: settings.grace.unwrap_or(usual.grace),
+        untagged: settings.untagged,
         ..usual
     }
 }

@@ -20,12 +20,12 @@ use crate::values::Output;
 
 /// The planned action for one image, for all mirrors that want it.
 #[derive(Debug, PartialEq, Eq)]
-struct Line<'a> {
+struct PlanLine<'a> {
     mirrors: Vec<&'a str>,
     planned: Planned,
 }
 
-impl Line<'_> {
+impl PlanLine<'_> {
     /// Whether a mirror that would delete the tag waits for a confirmation.
     fn is_paused(&self, paused: &HashSet<&str>) -> bool {
         self.mirrors.iter().any(|mirror| paused.contains(mirror))
@@ -35,7 +35,7 @@ impl Line<'_> {
 /// What `mirror plan -o json` prints.
 #[derive(Debug, Default, Serialize)]
 struct PlanReport {
-    images: Vec<ImageReport<ToDo>>,
+    images: Vec<ImageReport<PlannedWork>>,
     repositories: Vec<RepositoryReport>,
     deletions: Vec<DeletionReport>,
 }
@@ -43,7 +43,7 @@ struct PlanReport {
 /// What a pass would do to an image.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ToDo {
+struct PlannedWork {
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<Action>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -110,8 +110,8 @@ async fn plan_all(mirrors: &[Mirror]) -> (Vec<(&str, Planned)>, Vec<(&str, Vanis
 }
 
 /// An image that several mirrors want is listed once, unless they plan different actions for it.
-fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line<'a>> {
-    let mut lines: Vec<Line> = vec![];
+fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<PlanLine<'a>> {
+    let mut lines: Vec<PlanLine> = vec![];
     let mut known: HashMap<(String, Option<Key>), Vec<usize>> = HashMap::new();
     for (mirror, planned) in planned {
         let same = known
@@ -125,7 +125,7 @@ fn merged<'a>(planned: impl IntoIterator<Item = (&'a str, Planned)>) -> Vec<Line
             continue;
         }
         same.push(lines.len());
-        lines.push(Line {
+        lines.push(PlanLine {
             mirrors: vec![mirror],
             planned,
         });
@@ -153,7 +153,7 @@ fn share(action: &mut PlannedAction, other: &PlannedAction) -> bool {
 
 /// The plan as a person reads it; the reasons of what would fail stand below the table. `paused` are
 /// the mirrors whose deletions wait for a confirmation.
-fn table(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) -> Vec<String> {
+fn table(lines: &[PlanLine<'_>], several: bool, paused: &HashSet<&str>) -> Vec<String> {
     let mut table = comfy_table::Table::new();
     table.load_style(comfy_table::presets::NOTHING);
     let mut header = vec!["ACTION", "BYTES", "SOURCE", "DESTINATION"];
@@ -209,16 +209,16 @@ fn table(lines: &[Line<'_>], several: bool, paused: &HashSet<&str>) -> Vec<Strin
     shown
 }
 
-fn report(lines: &[Line<'_>], paused: &HashSet<&str>) -> PlanReport {
+fn report(lines: &[PlanLine<'_>], paused: &HashSet<&str>) -> PlanReport {
     let mut report = PlanReport::default();
     for line in lines {
-        let Line { mirrors, planned } = line;
+        let PlanLine { mirrors, planned } = line;
         let mirrors: Vec<String> = mirrors.iter().map(|&name| name.to_owned()).collect();
         if let Some(image) = planned.image() {
             report.images.push(ImageReport {
                 mirrors,
                 image,
-                done: ToDo::from(&planned.action),
+                done: PlannedWork::from(&planned.action),
             });
         } else if let PlannedAction::Fail(error) = &planned.action {
             let failed = mirrors.into_iter().map(|mirror| RepositoryReport {
@@ -246,7 +246,7 @@ fn report(lines: &[Line<'_>], paused: &HashSet<&str>) -> PlanReport {
     report
 }
 
-impl From<&PlannedAction> for ToDo {
+impl From<&PlannedAction> for PlannedWork {
     fn from(planned: &PlannedAction) -> Self {
         let (action, copied) = match planned {
             PlannedAction::Copy { bytes, blobs } => {

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 
 /// A warning if clients would refuse the certificate now.
 pub(crate) fn warning(pair: &CertificatePair, now: Timestamp) -> Option<String> {
-    of(pair.validity()?, now)
+    validity_warning(pair.validity()?, now)
 }
 
-fn of(validity: Validity, now: Timestamp) -> Option<String> {
+fn validity_warning(validity: Validity, now: Timestamp) -> Option<String> {
     let now = now.as_second();
     let shown = |second| Timestamp::from_second(second).map(|time| time.to_string());
     if now > validity.until {
@@ -37,7 +37,7 @@ mod tests {
             from: 1_577_836_800,
             until: 1_609_459_200,
         };
-        let at = |second| of(validity, Timestamp::from_second(second).unwrap());
+        let at = |second| validity_warning(validity, Timestamp::from_second(second).unwrap());
         let early = at(1_577_836_799).unwrap();
         assert!(
             early.contains("not valid before 2020-01-01T00:00:00Z"),

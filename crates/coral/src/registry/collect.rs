@@ -25,7 +25,7 @@ pub(crate) async fn collect(
     stopped::close(store.as_ref()).await;
     let collected = collected.map_err(|error| Failure::error(&error))?;
     let lines = lines(&collected, arguments.dry_run);
-    Ok(stopped::told(terminal, &lines, collected.is_complete))
+    Ok(stopped::report(terminal, &lines, collected.is_complete))
 }
 
 fn lines(collected: &Collected, dry_run: bool) -> Vec<String> {

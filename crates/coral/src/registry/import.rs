@@ -47,7 +47,7 @@ pub(crate) async fn import(
     }
     let imported = imported.map_err(|error| failed(&error))?;
     let is_whole = imported.is_complete && imported.skipped == 0;
-    Ok(stopped::told(
+    Ok(stopped::report(
         terminal,
         &lines(&imported, dry_run),
         is_whole,

@@ -30,14 +30,18 @@ pub(crate) async fn scrub(
         bandwidth,
         report_only: dry_run,
     };
-    let watch = Arc::new(Told(terminal.clone()));
+    let watch = Arc::new(TerminalReport(terminal.clone()));
     let scrubbed = store.scrub(rules, stop, watch).await;
     // Missing content is counted from what was moved aside.
     let missing = store.scrub_state().await.map(|state| state.missing);
     stopped::close(store.as_ref()).await;
     let (scrubbed, missing) = (scrubbed.map_err(failed)?, missing.map_err(failed)?);
     let is_well = is_well(&scrubbed, missing);
-    Ok(stopped::told(terminal, &lines(&scrubbed, missing), is_well))
+    Ok(stopped::report(
+        terminal,
+        &lines(&scrubbed, missing),
+        is_well,
+    ))
 }
 
 fn is_well(scrubbed: &Scrubbed, missing: u64) -> bool {
@@ -46,9 +50,9 @@ fn is_well(scrubbed: &Scrubbed, missing: u64) -> bool {
 }
 
 /// Prints the findings of a round as they come.
-struct Told(Terminal);
+struct TerminalReport(Terminal);
 
-impl ScrubWatch for Told {
+impl ScrubWatch for TerminalReport {
     fn read(&self, _: u64) {}
 
     fn damaged(&self, damage: Damage) {
@@ -111,7 +115,7 @@ fn lines(scrubbed: &Scrubbed, missing: u64) -> Vec<String> {
     }
     if *back > 0 {
         lines.push(format!(
-            "{} whole, and back",
+            "{} intact and served again",
             counted(
                 *back,
                 "that had been moved aside is",
@@ -155,7 +159,7 @@ mod tests {
         let text = lines(&scrubbed, 4).join("\n");
         for part in [
             "read 5 blobs and manifests, 2.0 KiB: 1 damaged, 2 unsure",
-            "3 that had been moved aside are whole",
+            "3 that had been moved aside are intact",
             "4 are damaged and not restored",
             "stopped before the end",
         ] {

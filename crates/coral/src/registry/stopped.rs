@@ -44,7 +44,7 @@ async fn opened<T: Send + 'static>(
 }
 
 /// Prints the results of a command and returns its exit code: 0 if all is `well`, else 1.
-pub(super) fn told(terminal: &Terminal, lines: &[String], well: bool) -> ExitCode {
+pub(super) fn report(terminal: &Terminal, lines: &[String], well: bool) -> ExitCode {
     for line in lines {
         terminal.line(line);
     }

@@ -40,7 +40,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn of(parts: &Parts) -> Self {
+    pub(super) fn from_parts(parts: &Parts) -> Self {
         Self {
             authorization: parts.headers.get(header::AUTHORIZATION).cloned(),
             peer: parts.extensions.get().copied(),

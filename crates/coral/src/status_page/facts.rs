@@ -36,7 +36,7 @@ pub(super) struct ImageFacts {
 
 /// The facts found so far.
 #[derive(Default)]
-pub(super) struct Facts(Mutex<HashMap<Digest, Arc<ImageFacts>>>);
+pub(super) struct FactsCache(Mutex<HashMap<Digest, Arc<ImageFacts>>>);
 
 #[derive(Default, Deserialize)]
 struct Config {
@@ -50,13 +50,13 @@ struct Config {
     created: Option<Timestamp>,
 }
 
-impl Facts {
+impl FactsCache {
     fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<ImageFacts>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The facts about an image that the reader may read.
-    pub(super) async fn of(
+    pub(super) async fn get(
         &self,
         api: &Api,
         reader: &Reader,
@@ -66,12 +66,12 @@ impl Facts {
         if let Some(known) = self.known().get(digest) {
             return Ok(known.clone());
         }
-        let look = Look {
+        let facts_reader = FactsReader {
             api,
             reader,
             repository,
         };
-        let facts = Arc::new(look.facts(digest).await?);
+        let facts = Arc::new(facts_reader.facts(digest).await?);
         // A child that is missing may still arrive, so this is not remembered.
         if facts.absent.is_empty() {
             let mut known = self.known();
@@ -84,13 +84,13 @@ impl Facts {
     }
 }
 
-struct Look<'a> {
+struct FactsReader<'a> {
     api: &'a Api,
     reader: &'a Reader,
     repository: &'a RepositoryPath,
 }
 
-impl Look<'_> {
+impl FactsReader<'_> {
     async fn facts(&self, digest: &Digest) -> Result<ImageFacts, ApiError> {
         let manifest = self.manifest(digest).await?;
         match manifest.kind() {
@@ -106,7 +106,7 @@ impl Look<'_> {
     }
 
     async fn image(&self, manifest: &Manifest) -> Result<ImageFacts, ApiError> {
-        let mut parts = Parts::default();
+        let mut parts = BlobSizes::default();
         parts.add(manifest);
         let config = self.config(manifest).await;
         let platform = Platform::parse(&config.text()).ok();
@@ -123,7 +123,7 @@ impl Look<'_> {
     }
 
     async fn index(&self, index: &Manifest) -> Result<ImageFacts, ApiError> {
-        let mut parts = Parts::default();
+        let mut parts = BlobSizes::default();
         parts.add(index);
         let mut facts = ImageFacts {
             artifact: index.artifact_type().map(str::to_owned),
@@ -189,9 +189,9 @@ fn is_a_time(time: Timestamp) -> bool {
 
 /// Sizes by digest, so that a blob shared by several children counts once.
 #[derive(Default)]
-struct Parts(BTreeMap<Digest, u64>);
+struct BlobSizes(BTreeMap<Digest, u64>);
 
-impl Parts {
+impl BlobSizes {
     fn add(&mut self, manifest: &Manifest) {
         self.0.insert(manifest.digest(), manifest.size());
         let blob = |blob: &Descriptor| (blob.digest, blob.size);

@@ -19,7 +19,7 @@ pub(super) const PER_PAGE: usize = 50;
 const AT_ONCE: usize = 8;
 
 /// One page of a mirror's images.
-pub(super) struct Shown {
+pub(super) struct ImagesPage {
     pub(super) images: Vec<ShownImage>,
     /// Images on this page that the reader may not see.
     pub(super) hidden: usize,
@@ -64,7 +64,7 @@ impl Visit {
         which: Which,
         page: usize,
         per_page: usize,
-    ) -> Shown {
+    ) -> ImagesPage {
         let query = ImageQuery {
             which,
             skip: (page - 1).saturating_mul(per_page),
@@ -77,12 +77,12 @@ impl Visit {
         } = mirror.images(query).await;
         let on_page = images.len();
         let looked = stream::iter(images)
-            .map(|view| self.seen(mirror, view))
+            .map(|view| self.shown_image(mirror, view))
             .buffered(AT_ONCE)
             .collect::<Vec<_>>()
             .await;
         let images: Vec<ShownImage> = looked.into_iter().flatten().collect();
-        Shown {
+        ImagesPage {
             hidden: on_page - images.len(),
             images,
             page,
@@ -93,14 +93,14 @@ impl Visit {
     }
 
     /// An image with its facts; `None` if the reader may not read its repository.
-    async fn seen(&self, mirror: &BoardMirror, view: ImageView) -> Option<ShownImage> {
+    async fn shown_image(&self, mirror: &BoardMirror, view: ImageView) -> Option<ShownImage> {
         if !mirror.is_here {
             return Some(ShownImage { view, facts: None });
         }
         let (api, reader) = (&self.pages.api, &self.reader);
         let path = view.key.repository.path();
         let facts = match api.digest(reader, path, &view.key.version).await {
-            Ok(digest) => self.pages.facts.of(api, reader, path, &digest).await.ok(),
+            Ok(digest) => self.pages.facts.get(api, reader, path, &digest).await.ok(),
             Err(ApiError::Refused { .. }) => return None,
             Err(ApiError::Missing | ApiError::Busy | ApiError::Failed) => None,
         };

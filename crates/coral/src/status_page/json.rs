@@ -15,7 +15,7 @@ use super::Visit;
 use super::api::ApiError;
 use super::board::BoardMirror;
 use super::html::repositories::PER_PAGE as REPOSITORIES;
-use super::images::{PER_PAGE, Shown, ShownImage};
+use super::images::{ImagesPage, PER_PAGE, ShownImage};
 use super::query::PageQuery;
 use super::storage::{Scrub, Storage};
 
@@ -178,7 +178,7 @@ async fn mirror_status(visit: &Visit, mirror: &BoardMirror, query: &PageQuery) -
 }
 
 /// Failures of images that the reader may not read are only counted.
-fn name_shown_failures(status: &mut RegistryMirrorStatus, failed: &Shown) {
+fn name_shown_failures(status: &mut RegistryMirrorStatus, failed: &ImagesPage) {
     let images = failed.images.iter().map(|image| &image.view.image);
     let repositories = &failed.repositories;
     let broken = repositories.iter().filter(|r| r.message.is_some()).count();
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_the_reader_may_not_see_is_not_named() {
-        let failed = Shown {
+        let failed = ImagesPage {
             images: vec![shown("1", MirroredState::Failing)],
             hidden: 1,
             page: 1,

@@ -46,14 +46,15 @@ pub(super) async fn add(State(added): State<Added>, request: Request, next: Next
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let reader = Reader::of(&parts);
+    let reader = Reader::from_parts(&parts);
     let response = next.run(Request::from_parts(parts, body)).await;
     if response.status() != StatusCode::OK {
         return response;
     }
     match added.api.sees_everything(&reader).await {
         Ok(true) => {}
-        // A scrape without the mirrors has to fail, or alerts about them would never fire.
+        // Without the metrics of mirrors the scrape must fail, or alerts about missing series would
+        // never fire.
         Err(error) if reader.has_login() => return super::refusal(error),
         _ => return response,
     }

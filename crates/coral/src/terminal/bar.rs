@@ -99,12 +99,12 @@ mod tests {
 
     /// A terminal that records what is written to it.
     #[derive(Clone, Debug)]
-    struct Paper {
+    struct FakeTerminal {
         columns: u16,
         written: Arc<Mutex<String>>,
     }
 
-    impl Paper {
+    impl FakeTerminal {
         fn write(&self, text: &str, end: &str) {
             let mut written = self.written.lock().unwrap();
             written.push_str(text);
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    impl TermLike for Paper {
+    impl TermLike for FakeTerminal {
         fn width(&self) -> u16 {
             self.columns
         }
@@ -157,7 +157,7 @@ mod tests {
 
     /// The lines drawn for a copy that has begun, and for one whose sizes are known.
     fn drawn(columns: u16) -> Vec<String> {
-        let paper = Paper {
+        let paper = FakeTerminal {
             columns,
             written: Arc::default(),
         };

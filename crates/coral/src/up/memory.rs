@@ -21,7 +21,7 @@ const MAX_FILE: u64 = 64 * 1024 * 1024;
 
 /// A file.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Remembered {
+struct SavedImages {
     /// The registry that holds the images; absent for the embedded one, whose address may differ at
     /// the next start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,7 +136,7 @@ impl Memory {
             let (digest, missing) = (image.digest?, image.missing);
             Some((name, Image { digest, missing }))
         });
-        let text = serde_json::to_vec(&Remembered {
+        let text = serde_json::to_vec(&SavedImages {
             destination: self.name_of(destination),
             prefix: prefix.map(ToString::to_string),
             images: images.collect(),
@@ -163,7 +163,7 @@ impl Memory {
         let _ = fs::remove_file(self.path(mirror));
     }
 
-    fn read_file(&self, mirror: &str) -> Option<Remembered> {
+    fn read_file(&self, mirror: &str) -> Option<SavedImages> {
         let path = self.path(mirror);
         let size = fs::metadata(&path).ok()?.len();
         let text = (size <= MAX_FILE).then(|| fs::read(&path).ok())??;

@@ -29,10 +29,10 @@ use crate::up::pruning::Pruning;
 use crate::up::status::Status;
 
 /// Shortest time between two saves of what is remembered about images.
-const REMEMBER_EVERY: Duration = Duration::from_secs(10);
+const SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The reported state of a running mirror.
-struct Running {
+struct RunningMirror {
     origin: String,
     prune: Option<Digest>,
     destination: Host,
@@ -55,8 +55,8 @@ pub(crate) struct Mirrors {
     /// Where uploads that are left open are remembered.
     open_uploads: OpenUploads,
     fleet: Fleet,
-    there: Arc<PresentImages>,
-    running: BTreeMap<String, Running>,
+    present: Arc<PresentImages>,
+    running: BTreeMap<String, RunningMirror>,
     status: Status,
     board: Board,
     metrics: MirrorMetrics,
@@ -100,12 +100,16 @@ impl Mirrors {
         data: &Path,
         terminal: &Terminal,
     ) -> Self {
-        let there = Arc::new(PresentImages {
+        let present = Arc::new(PresentImages {
             terminal: terminal.clone(),
             metrics: metrics.clone(),
             keys: Mutex::default(),
         });
-        let engine = Engine::start(InProcess::default(), EngineLimits::default(), there.clone());
+        let engine = Engine::start(
+            InProcess::default(),
+            EngineLimits::default(),
+            present.clone(),
+        );
         // The flags are read when the files are applied.
         let fleet = Fleet::new(Arc::new(engine), ClientOptions::default());
         let paces = fleet.paces().clone();
@@ -116,7 +120,7 @@ impl Mirrors {
             own,
             open_uploads,
             fleet,
-            there,
+            present,
             running: BTreeMap::new(),
             status: Status::default(),
             board,
@@ -204,7 +208,7 @@ impl Mirrors {
         let prepared = mirror.prepared;
         let restored = (!self.fleet.runs(&prepared)).then(|| {
             self.warn_of_left_behind(&prepared);
-            let pruning = self.pruning.of(&prepared.name, prepared.prune);
+            let pruning = self.pruning.state_at_start(&prepared.name, prepared.prune);
             Arc::new(Snapshot {
                 pruning: pruning.unwrap_or_default(),
                 ..self.memory.read(&prepared.name, &prepared.destination)
@@ -227,15 +231,15 @@ impl Mirrors {
         }
     }
 
-    /// The document of the embedded registry has changed: it may accept now what it refused before.
-    /// Its mirrors restart when the files are applied.
+    /// The document of the embedded registry has changed, so the registry may accept what it
+    /// refused before. Its mirrors restart when the files are applied.
     pub(crate) fn registry_changed(&mut self) {
         self.fleet.registries_changed();
     }
 
     /// Announces a started mirror on the status page and the terminal.
     fn show(&mut self, begun: Begun, origin: String, prune: Option<Digest>) {
-        let running = Running {
+        let running = RunningMirror {
             origin: origin.clone(),
             prune,
             destination: begun.destination.clone(),
@@ -261,7 +265,7 @@ impl Mirrors {
     }
 
     fn say(&self, line: &str) {
-        self.there.terminal.line(line);
+        self.present.terminal.line(line);
     }
 
     /// Lets mirrors resume deletions that a person confirmed, and saves whether each is paused.
@@ -296,7 +300,7 @@ impl Mirrors {
 
     /// Saves what mirrors know about their images, if it is time or `at_once`.
     pub(crate) async fn remember_images(&mut self, now: Instant, at_once: bool) {
-        let is_early = |at: Instant| now.duration_since(at) < REMEMBER_EVERY;
+        let is_early = |at: Instant| now.duration_since(at) < SAVE_INTERVAL;
         if !at_once && self.remembered_at.is_some_and(is_early) {
             return;
         }
@@ -346,7 +350,7 @@ impl Mirrors {
         let summaries = self.running.values().map(|r| r.summary.borrow().clone());
         let total = Summary::total(&summaries.collect::<Vec<_>>());
         let first = self
-            .there
+            .present
             .keys
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

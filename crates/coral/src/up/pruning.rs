@@ -15,7 +15,7 @@ const FILE: &str = "pruning.json";
 
 /// What is remembered about a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Remembered {
+struct SavedPruning {
     /// Digest of the mirror's `prune` without `dryRun`: a change ends a pause.
     #[serde(default)]
     prune: Option<Digest>,
@@ -26,7 +26,7 @@ struct Remembered {
 /// What is remembered, and where.
 pub(crate) struct Pruning {
     path: PathBuf,
-    mirrors: BTreeMap<String, Remembered>,
+    mirrors: BTreeMap<String, SavedPruning>,
 }
 
 impl Pruning {
@@ -43,7 +43,11 @@ impl Pruning {
     }
 
     /// The state with which a mirror with this digest of its `prune` starts; `None` if it is new.
-    pub(super) fn of(&self, mirror: &str, prune: Option<Digest>) -> Option<PruningStatus> {
+    pub(super) fn state_at_start(
+        &self,
+        mirror: &str,
+        prune: Option<Digest>,
+    ) -> Option<PruningStatus> {
         let before = self.mirrors.get(mirror)?;
         let [was, now] = [before.prune, prune].map(|digest| digest.map(|d| d.to_string()));
         let pruning = before.pruning;
@@ -65,13 +69,13 @@ impl Pruning {
         now: impl Iterator<Item = (&'a String, Option<Digest>, Option<PruningStatus>)>,
     ) -> io::Result<()> {
         let known = now.filter_map(|(name, prune, pruning)| {
-            let now = pruning.map(|pruning| Remembered { prune, pruning });
+            let now = pruning.map(|pruning| SavedPruning { prune, pruning });
             Some((
                 name.clone(),
                 now.or_else(|| self.mirrors.get(name).cloned())?,
             ))
         });
-        let now: BTreeMap<String, Remembered> = known.collect();
+        let now: BTreeMap<String, SavedPruning> = known.collect();
         if now == self.mirrors {
             return Ok(());
         }
@@ -104,18 +108,22 @@ mod tests {
             confirmed: None,
         };
         let mut pruning = Pruning::read(data.path());
-        assert_eq!(pruning.of(&name, prune), None);
+        assert_eq!(pruning.state_at_start(&name, prune), None);
         for now in [Some(paused), None] {
             let now = [(&name, prune, now)];
             pruning.remember(now.into_iter()).unwrap();
         }
         let again = Pruning::read(data.path());
-        assert_eq!(again.of(&name, prune), Some(paused));
+        assert_eq!(again.state_at_start(&name, prune), Some(paused));
         assert_eq!(again.paused(), BTreeMap::from([("default/m", 9)]));
-        assert_eq!(again.of(&name, None), Some(paused), "turned off");
+        assert_eq!(
+            again.state_at_start(&name, None),
+            Some(paused),
+            "turned off"
+        );
         let open = PruningStatus::accepting(9);
         assert_eq!(
-            again.of(&name, Some(digest("other"))),
+            again.state_at_start(&name, Some(digest("other"))),
             Some(open),
             "what was counted"
         );
@@ -129,7 +137,10 @@ mod tests {
         let mut pruning = Pruning::read(data.path());
         let now = [(&name, Some(digest("prune")), Some(open))];
         pruning.remember(now.into_iter()).unwrap();
-        assert_eq!(pruning.of(&name, Some(digest("other"))), Some(open));
+        assert_eq!(
+            pruning.state_at_start(&name, Some(digest("other"))),
+            Some(open)
+        );
     }
 
     /// An older version noted a digest of the whole spec: it confirms nothing.
@@ -141,7 +152,7 @@ mod tests {
             r#"{{"default/m": {{"spec": "{spec}", "paused": true, "accepted": -1, "counted": 9}}}}"#
         );
         fs::write(data.path().join(FILE), old).unwrap();
-        let before = Pruning::read(data.path()).of("default/m", Some(digest("prune")));
+        let before = Pruning::read(data.path()).state_at_start("default/m", Some(digest("prune")));
         assert!(before.unwrap().paused);
     }
 }

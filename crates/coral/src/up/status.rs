@@ -18,13 +18,13 @@ const FAILURES_EVERY: Duration = Duration::from_mins(10);
 /// What was last printed, and when.
 #[derive(Default)]
 pub(crate) struct Status {
-    told: Option<Told>,
+    last: Option<LastLine>,
 }
 
-struct Told {
+struct LastLine {
     at: Instant,
     words: String,
-    /// How long to print nothing while something fails and nothing changes.
+    /// How long to stay silent while a failure persists without a change.
     silence: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Status {
         data: &Path,
         tls: &Tls,
     ) {
-        let first_time = self.told.is_none();
+        let first_time = self.last.is_none();
         if self.is_due(total, Instant::now()) {
             terminal.line(&format!(
                 "{}{}",
@@ -56,20 +56,20 @@ impl Status {
     fn is_due(&mut self, total: &Summary, now: Instant) -> bool {
         let words = in_words(total);
         let fails = total.failing + total.errors > 0;
-        let silence = match &self.told {
+        let silence = match &self.last {
             None if !total.quiet || total.desired + total.failing + total.errors == 0 => {
                 return false;
             }
-            Some(told) if told.words == words => {
-                if !fails || now.duration_since(told.at) < told.silence {
+            Some(last) if last.words == words => {
+                if !fails || now.duration_since(last.at) < last.silence {
                     return false;
                 }
-                (told.silence * 2).min(FAILURES_EVERY)
+                (last.silence * 2).min(FAILURES_EVERY)
             }
-            Some(told) if now.duration_since(told.at) < LINE_EVERY => return false,
+            Some(last) if now.duration_since(last.at) < LINE_EVERY => return false,
             None | Some(_) => LINE_EVERY,
         };
-        self.told = Some(Told {
+        self.last = Some(LastLine {
             at: now,
             words,
             silence,
@@ -88,7 +88,7 @@ fn what_next(total: &Summary, now: Timestamp) -> String {
     ) {
         (true, Some(at), _) if at <= now => "; next try now".to_owned(),
         (true, Some(at), _) => format!("; next try in {}", until(at)),
-        (true, None, Some(at)) => format!("; looked at again in {}", until(at)),
+        (true, None, Some(at)) => format!("; next check in {}", until(at)),
         _ => String::new(),
     }
 }
@@ -164,9 +164,9 @@ mod tests {
     #[test]
     fn news_are_told_once_a_minute_at_most() {
         let (mut status, begin) = (Status::default(), Instant::now());
-        let told = (0..180)
+        let last = (0..180)
             .filter(|&second| status.is_due(&failing(second), begin + Duration::from_secs(second)));
-        assert_eq!(told.count(), 3);
+        assert_eq!(last.count(), 3);
     }
 
     #[test]
@@ -182,7 +182,7 @@ mod tests {
         total.next_try = Some(Timestamp::from_millisecond(40).unwrap());
         assert_eq!(what_next(&total, now), "; next try in 0.1 s");
         total.next_try = None;
-        assert_eq!(what_next(&total, now), "; looked at again in 60 minutes");
+        assert_eq!(what_next(&total, now), "; next check in 60 minutes");
         total.failing = 0;
         assert_eq!(what_next(&total, now), "");
     }

@@ -23,22 +23,22 @@ pub(crate) struct Due {
 /// The state of the files when they were last read, and what failed then.
 pub(crate) struct Watch {
     credential_files: Vec<PathBuf>,
-    credentials: Looks,
-    files: Option<Looks>,
+    credentials: FileStamps,
+    files: Option<FileStamps>,
     /// The problems already printed.
     problems: Vec<String>,
     retry: Option<(Instant, Duration)>,
 }
 
 /// Inode, length and times of each file, so that a change of permissions is noticed too.
-type Looks = Vec<(PathBuf, Option<[i128; 4]>)>;
+type FileStamps = Vec<(PathBuf, Option<[i128; 4]>)>;
 
 impl Watch {
     /// Starts with the credentials read and the files not yet read.
     pub(crate) fn new(client: &ClientArguments) -> Self {
         let credential_files = client.credential_files();
         Self {
-            credentials: looks(credential_files.clone()),
+            credentials: file_stamps(credential_files.clone()),
             credential_files,
             files: None,
             problems: vec![],
@@ -48,8 +48,8 @@ impl Watch {
 
     /// What has changed since the last check. The first check reports the files as changed.
     pub(crate) fn look(&mut self, paths: &[PathBuf], now: Instant) -> Due {
-        let files = Some(looks(crate::load::files(paths).unwrap_or_default()));
-        let credentials = looks(self.credential_files.clone());
+        let files = Some(file_stamps(crate::load::files(paths).unwrap_or_default()));
+        let credentials = file_stamps(self.credential_files.clone());
         let due = Due {
             files: self.files != files,
             again: self.retry.is_some_and(|(at, _)| at <= now),
@@ -74,7 +74,7 @@ impl Watch {
     }
 }
 
-fn looks(files: Vec<PathBuf>) -> Looks {
+fn file_stamps(files: Vec<PathBuf>) -> FileStamps {
     let look = |file: &Path| {
         let metadata = std::fs::metadata(file).ok()?;
         let time =
@@ -101,7 +101,7 @@ mod tests {
 
     fn watch(credential_files: Vec<PathBuf>) -> Watch {
         Watch {
-            credentials: looks(credential_files.clone()),
+            credentials: file_stamps(credential_files.clone()),
             credential_files,
             files: None,
             problems: vec![],

@@ -1,8 +1,8 @@
 //! Mirroring into Coral's own registry: Coral beside skopeo and regsync.
 
+mod fixture;
 pub(crate) mod foreign;
 mod odd;
-mod stand;
 mod tools;
 mod watched;
 
@@ -12,30 +12,30 @@ use e2e::{FaultServer, Request};
 
 use crate::server::Server;
 use crate::table::{Better, Row, median};
-use stand::Stand;
+use fixture::Fixture;
 use tools::{Pass, Tool};
 use watched::{Watched, watch};
 
 const ROUNDS: usize = 5;
 
 pub(crate) fn measure() -> Vec<Row> {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut figures =
         [Tool::Coral, Tool::Skopeo, Tool::Regsync].map(|tool| (tool, Figures::default()));
     // In turns, so that what else the machine does meets all.
     for _ in 0..ROUNDS {
         for (tool, figures) in &mut figures {
-            figures.round(*tool, &stand);
+            figures.round(*tool, &fixture);
         }
     }
     let [(_, coral), peers @ ..] = figures;
-    let counts = Counts::take(Tool::Coral, &stand);
+    let counts = Counts::take(Tool::Coral, &fixture);
     let mut rows = vec![];
     for (peer, figures) in &peers {
         rows.extend(timed_rows(&coral, figures, *peer));
-        rows.extend(counted_rows(&counts, &Counts::take(*peer, &stand), *peer));
+        rows.extend(counted_rows(&counts, &Counts::take(*peer, &fixture), *peer));
     }
-    rows.extend(memory_rows(&stand));
+    rows.extend(memory_rows(&fixture));
     rows.extend(odd::measure());
     rows
 }
@@ -50,19 +50,24 @@ struct Figures {
 }
 
 impl Figures {
-    fn round(&mut self, tool: Tool, stand: &Stand) {
+    fn round(&mut self, tool: Tool, fixture: &Fixture) {
         let destination = Server::coral();
-        let mut cold = stand.pass(tool, stand::NEW, &stand.source.host(), &destination.host());
+        let mut cold = fixture.pass(
+            tool,
+            fixture::NEW,
+            &fixture.source.host(),
+            &destination.host(),
+        );
         settle();
         let first = succeeded(&mut cold);
         self.cold.push(first.seconds);
         self.memory.push(first.megabytes);
         self.again.push(succeeded(&mut cold).seconds);
         let destination = Server::coral();
-        let pass = |which| stand.pass(tool, which, &stand.source.host(), &destination.host());
-        succeeded(&mut pass(stand::OLD));
+        let pass = |which| fixture.pass(tool, which, &fixture.source.host(), &destination.host());
+        succeeded(&mut pass(fixture::OLD));
         settle();
-        self.half.push(succeeded(&mut pass(stand::NEW)).seconds);
+        self.half.push(succeeded(&mut pass(fixture::NEW)).seconds);
     }
 }
 
@@ -107,11 +112,11 @@ struct Counts {
 }
 
 impl Counts {
-    fn take(tool: Tool, stand: &Stand) -> Self {
+    fn take(tool: Tool, fixture: &Fixture) -> Self {
         let registry = Server::coral();
-        let source = FaultServer::proxy(&stand.source.host());
+        let source = FaultServer::proxy(&fixture.source.host());
         let destination = FaultServer::proxy(&registry.host());
-        let mut command = stand.pass(tool, stand::NEW, source.host(), destination.host());
+        let mut command = fixture.pass(tool, fixture::NEW, source.host(), destination.host());
         succeeded(&mut command);
         let read: Vec<Request> = source
             .requests()
@@ -128,8 +133,8 @@ impl Counts {
         succeeded(&mut command);
         Self {
             blobs_read: read.len() as f64,
-            bytes_read: read.iter().map(|r| r.sent as f64).sum::<f64>() / stand.bytes(),
-            per_new_blob: pushed as f64 / stand.blobs(),
+            bytes_read: read.iter().map(|r| r.sent as f64).sum::<f64>() / fixture.bytes(),
+            per_new_blob: pushed as f64 / fixture.blobs(),
             again: (source.requests().len() + destination.requests().len()) as f64,
         }
     }
@@ -163,13 +168,13 @@ fn counted_rows(coral: &Counts, peer: &Counts, tool: Tool) -> Vec<Row> {
 }
 
 /// One image with a layer of a gigabyte: memory does not grow with it.
-fn memory_rows(stand: &Stand) -> Vec<Row> {
+fn memory_rows(fixture: &Fixture) -> Vec<Row> {
     let peak = |tool: Tool| {
         let destination = Server::coral();
-        let mut pass = stand.pass(
+        let mut pass = fixture.pass(
             tool,
-            stand::LARGE,
-            &stand.source.host(),
+            fixture::LARGE,
+            &fixture.source.host(),
             &destination.host(),
         );
         succeeded(&mut pass).megabytes
@@ -186,8 +191,8 @@ fn memory_rows(stand: &Stand) -> Vec<Row> {
     [Tool::Skopeo, Tool::Regsync].map(row).into()
 }
 
-impl Stand {
-    fn pass(&self, tool: Tool, which: stand::Which, source: &str, destination: &str) -> Command {
+impl Fixture {
+    fn pass(&self, tool: Tool, which: fixture::Which, source: &str, destination: &str) -> Command {
         let images = self.images(which, source);
         tool.command(&Pass {
             home: self.home.path(),

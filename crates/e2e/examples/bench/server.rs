@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::{Kind, Process, RegistryServer, coral, scratch};
+use e2e::{Process, RegistryProgram, RegistryServer, coral, scratch};
 use tempfile::TempDir;
 
 use crate::wire::Wire;
@@ -49,13 +49,16 @@ impl Server {
 
     /// distribution on an empty folder.
     pub(crate) fn distribution() -> Self {
-        Self::Distribution(RegistryServer::start(Kind::Distribution))
+        Self::Distribution(RegistryServer::start(RegistryProgram::Distribution))
     }
 
     /// distribution as a pull-through cache of `host:port`.
     pub(crate) fn distribution_in_front_of(source: &str) -> Self {
         let url = format!("http://{source}");
-        Self::Distribution(RegistryServer::start_cache_of(Kind::Distribution, &url))
+        Self::Distribution(RegistryServer::start_cache_of(
+            RegistryProgram::Distribution,
+            &url,
+        ))
     }
 
     pub(crate) fn host(&self) -> String {

@@ -12,7 +12,7 @@ use super::{Cluster, Namespace, OutsideRegistry, OwnCluster, REGISTRY};
 use crate::binary::coral;
 use crate::image::{add_three_layers, busybox_root};
 use crate::layout::Layout;
-use crate::registry::{Kind, User};
+use crate::registry::{RegistryProgram, User};
 use crate::run::{run, scratch};
 
 /// How long a build of a few seconds may take on a busy machine.
@@ -27,12 +27,12 @@ pub const PUBLISHER: User = User {
 };
 
 /// The registries outside: they are there for all tests of a file.
-struct World {
+struct OutsideRegistries {
     bases: OutsideRegistry,
     published: OutsideRegistry,
 }
 
-static WORLD: OnceLock<World> = OnceLock::new();
+static OUTSIDE_REGISTRIES: OnceLock<OutsideRegistries> = OnceLock::new();
 
 /// A namespace that may build into the Registry `reg`.
 pub struct Builds<'a> {
@@ -41,13 +41,13 @@ pub struct Builds<'a> {
     /// The same, as one that can be cut off and crashed.
     pub own: &'a OwnCluster,
     namespace: Namespace<'a>,
-    world: &'static World,
+    outside: &'static OutsideRegistries,
 }
 
 impl<'a> Builds<'a> {
     /// Installs Coral unless an earlier test has, and makes a namespace with the grant.
     pub fn set(cluster: &'a Cluster, own: &'a OwnCluster) -> Self {
-        let world = WORLD.get_or_init(|| install(cluster, own));
+        let outside = OUTSIDE_REGISTRIES.get_or_init(|| install(cluster, own));
         let namespace = cluster.namespace("builds");
         let mut grant = coral();
         let granted = run(grant.args(["grant", "--builds", namespace.name()])).succeeded();
@@ -63,7 +63,7 @@ impl<'a> Builds<'a> {
             cluster,
             own,
             namespace,
-            world,
+            outside,
         }
     }
 
@@ -74,12 +74,12 @@ impl<'a> Builds<'a> {
 
     /// A mirrored image of busybox, by the name that it has outside.
     pub fn base(&self) -> String {
-        format!("{}/team/base:1", self.world.bases.host())
+        format!("{}/team/base:1", self.outside.bases.host())
     }
 
     /// The registry on HTTPS that only [`PUBLISHER`] may use.
     pub fn published(&self) -> &OutsideRegistry {
-        &self.world.published
+        &self.outside.published
     }
 
     /// The reference of what a build pushed inside.
@@ -249,26 +249,30 @@ pub fn has_ended(build: &Value) -> bool {
     is_now && ENDED.iter().any(|ended| phase == ended)
 }
 
-fn install(cluster: &Cluster, own: &OwnCluster) -> World {
+fn install(cluster: &Cluster, own: &OwnCluster) -> OutsideRegistries {
     // Under the name that `deploy/` gives to the controller.
     let _ = own.xtask(&["load-builder"]).succeeded();
     cluster.load_image();
     cluster.apply_deploy();
     cluster.wait_until_installed();
-    let mut world = World {
-        bases: OutsideRegistry::start(Kind::DockerRegistry, own),
-        published: OutsideRegistry::start_private_for(Kind::Distribution, own, PUBLISHER),
+    let mut outside = OutsideRegistries {
+        bases: OutsideRegistry::start(RegistryProgram::DockerRegistry, own),
+        published: OutsideRegistry::start_private_for(
+            RegistryProgram::Distribution,
+            own,
+            PUBLISHER,
+        ),
     };
-    world.bases.end_with_the_tests();
-    world.published.end_with_the_tests();
+    outside.bases.end_with_the_tests();
+    outside.published.end_with_the_tests();
     let folder = scratch();
     let layout = Layout::open(folder.path().join("layout"));
     add_three_layers(&layout, "base", &busybox_root(folder.path()));
-    world.bases.push(&layout, "base", "team/base:1");
-    cluster.apply(&objects(world.bases.host()));
+    outside.bases.push(&layout, "base", "team/base:1");
+    cluster.apply(&objects(outside.bases.host()));
     cluster.wait_for_ready("coral-system", "registry", "reg");
     cluster.wait_for_ready("coral-system", "registrymirror", "bases");
-    world
+    outside
 }
 
 /// A Registry into which the tests' namespaces may build, and a mirror of the base image.

@@ -12,7 +12,7 @@ use crate::layout::Layout;
 use crate::peers::skopeo;
 use crate::port::free_port;
 use crate::process::Process;
-use crate::registry::{Kind, User, htpasswd};
+use crate::registry::{RegistryProgram, User, htpasswd};
 use crate::run::{run, scratch};
 use crate::wait::until;
 
@@ -28,7 +28,7 @@ const CONFIGURATION: &str = "config.yml";
 /// A registry outside the cluster. Anonymous clients may read and write, unless it was started for
 /// a user.
 pub struct OutsideRegistry {
-    kind: Kind,
+    kind: RegistryProgram,
     process: Process,
     /// What ends it, where it is never dropped.
     end: Option<Process>,
@@ -56,36 +56,36 @@ pub struct OutsideRequest {
 
 impl OutsideRegistry {
     /// Starts one on plain HTTP.
-    pub fn start(kind: Kind, cluster: &OwnCluster) -> Self {
+    pub fn start(kind: RegistryProgram, cluster: &OwnCluster) -> Self {
         Self::launch(kind, free_host(cluster), cluster, None, None)
     }
 
     /// Starts one on plain HTTP that only this user may read and write.
-    pub fn start_for(kind: Kind, cluster: &OwnCluster, user: User) -> Self {
+    pub fn start_for(kind: RegistryProgram, cluster: &OwnCluster, user: User) -> Self {
         crate::secrets::password(user.name, user.password);
         Self::launch(kind, free_host(cluster), cluster, None, Some(user))
     }
 
     /// Starts one on HTTPS, with a certificate by an authority that nothing trusts by itself.
-    pub fn start_with_private_ca(kind: Kind, cluster: &OwnCluster) -> Self {
+    pub fn start_with_private_ca(kind: RegistryProgram, cluster: &OwnCluster) -> Self {
         Self::launch(kind, free_host(cluster), cluster, Some(&[]), None)
     }
 
     /// Starts one on HTTPS like [`Self::start_with_private_ca`] that only this user may read and write.
-    pub fn start_private_for(kind: Kind, cluster: &OwnCluster, user: User) -> Self {
+    pub fn start_private_for(kind: RegistryProgram, cluster: &OwnCluster, user: User) -> Self {
         crate::secrets::password(user.name, user.password);
         Self::launch(kind, free_host(cluster), cluster, Some(&[]), Some(user))
     }
 
     /// Starts one like [`Self::start_with_private_ca`] on port 443, whose certificate has these names.
-    pub fn start_as(kind: Kind, cluster: &OwnCluster, names: &[&str]) -> Self {
+    pub fn start_as(kind: RegistryProgram, cluster: &OwnCluster, names: &[&str]) -> Self {
         let host = format!("{}:443", cluster.address());
         Self::launch(kind, host, cluster, Some(names), None)
     }
 
     /// `names` is `None` for plain HTTP, `user` where everyone is let in.
     fn launch(
-        kind: Kind,
+        kind: RegistryProgram,
         host: String,
         cluster: &OwnCluster,
         names: Option<&[&str]>,
@@ -242,7 +242,7 @@ fn free_host(cluster: &OwnCluster) -> String {
     format!("{}:{}", cluster.address(), free_port())
 }
 
-fn serve(kind: Kind, folder: &Path) -> Process {
+fn serve(kind: RegistryProgram, folder: &Path) -> Process {
     let mut command = Command::new(kind.program());
     command
         .arg("serve")

@@ -15,7 +15,7 @@ use crate::binary::coral;
 use crate::image::{add_three_layers, busybox_root};
 use crate::layout::Layout;
 use crate::peers::umoci;
-use crate::registry::Kind;
+use crate::registry::RegistryProgram;
 use crate::run::{Finished, run, scratch};
 use crate::wait::until_every;
 
@@ -239,7 +239,7 @@ fn is_size(word: &str) -> bool {
 /// A registry that the cluster's name server gives as docker.io and quay.io, with what the pages
 /// mirror.
 pub fn pose(cluster: &Cluster, own: &OwnCluster) -> OutsideRegistry {
-    let outside = OutsideRegistry::start_as(Kind::Distribution, own, &NAMES);
+    let outside = OutsideRegistry::start_as(RegistryProgram::Distribution, own, &NAMES);
     let folder = scratch();
     let layout = Layout::open(folder.path().join("layout"));
     let root = busybox_root(folder.path());

@@ -11,7 +11,7 @@ use crate::binary::coral;
 use crate::image::{add_three_layers, busybox_root};
 use crate::layout::Layout;
 use crate::peers::umoci;
-use crate::registry::Kind;
+use crate::registry::RegistryProgram;
 use crate::run::{run, scratch};
 
 /// How the managed Registry of [`Outside::objects`] is named in references.
@@ -29,8 +29,8 @@ impl Outside {
     /// Starts both and fills them: each image has the tags `1` and `2`.
     pub fn start(own: &OwnCluster) -> Self {
         let outside = Self {
-            plain: OutsideRegistry::start(Kind::DockerRegistry, own),
-            private: OutsideRegistry::start_with_private_ca(Kind::Distribution, own),
+            plain: OutsideRegistry::start(RegistryProgram::DockerRegistry, own),
+            private: OutsideRegistry::start_with_private_ca(RegistryProgram::Distribution, own),
         };
         let folder = scratch();
         let layout = Layout::open(folder.path().join("layout"));

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use e2e::cluster::{Builds, Cluster, PATIENCE, Taint, is_ready};
-use e2e::{Door, GitServer, until};
+use e2e::{Gate, GitServer, until};
 
 use super::USER;
 
@@ -111,7 +111,7 @@ fn builds_go_on_when_the_controller_is_killed_in_any_phase() {
     let base = builds.base();
     let (registry, _) = base.split_once('/').unwrap();
     // Each of the three waits at its own door.
-    let doors = [&git_host, registry, registry].map(|host| Door::before(own.address(), host));
+    let doors = [&git_host, registry, registry].map(|host| Gate::before(own.address(), host));
     let [at_git, at_build, at_push] = &doors;
     builds.apply(&format!(
         "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: git}}\nstringData: {{username: \
@@ -138,10 +138,10 @@ fn builds_go_on_when_the_controller_is_killed_in_any_phase() {
         ("building", "Building"),
         ("pushing", "Pushing"),
     ];
-    for ((name, phase), door) in phases.iter().zip(&doors) {
+    for ((name, phase), gate) in phases.iter().zip(&doors) {
         builds.wait_for(name, phase, |build| build["status"]["phase"] == *phase);
         until("a connection", PATIENCE, || {
-            (door.connections() > 0).then_some(())
+            (gate.connections() > 0).then_some(())
         });
     }
     let taints = taint_all(&cluster);
@@ -149,7 +149,7 @@ fn builds_go_on_when_the_controller_is_killed_in_any_phase() {
     for (name, phase) in phases {
         assert_eq!(builds.get(name)["status"]["phase"], phase, "{name}");
     }
-    doors.iter().for_each(Door::open);
+    doors.iter().for_each(Gate::open);
     // No controller comes back before a push has missed it.
     until_push_says(&builds, "building", "no credential yet");
     drop(taints);
@@ -170,8 +170,8 @@ fn a_build_whose_registry_ends_waits_for_the_next_one() {
     let builds = Builds::set(&cluster, own);
     let base = builds.base();
     let (registry, _) = base.split_once('/').unwrap();
-    let door = Door::before(own.address(), registry);
-    let wait = format!("wget -q -O /dev/null http://{}/v2/", door.host());
+    let gate = Gate::before(own.address(), registry);
+    let wait = format!("wget -q -O /dev/null http://{}/v2/", gate.host());
     let script = format!("{wait}\n{}", builds.small_image());
     builds.apply(&builds.script("registry", &script, ""));
     builds.wait_for("registry", "building", is_building);
@@ -179,7 +179,7 @@ fn a_build_whose_registry_ends_waits_for_the_next_one() {
     let taints = taint_all(&cluster);
     let delete = ["-n", "coral-system", "delete", "pod", "reg-0", "--now"];
     let _ = cluster.kubectl(&delete).succeeded();
-    door.open();
+    gate.open();
     until_push_says(&builds, "registry", "failed and is retried");
     drop(taints);
     builds.succeeded("registry");

@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use e2e::cluster::{Cluster, Namespace, OutsideRegistry, PATIENCE};
-use e2e::{Kind, Layout, run, scratch, sha256, until};
+use e2e::{Layout, RegistryProgram, run, scratch, sha256, until};
 use serde_json::Value;
 
 use crate::stage::Stage;
@@ -56,7 +56,7 @@ fn a_node_pulls_an_image_once_however_many_events_there_are() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     source.tell_nodes(&cluster);
     let namespace = cluster.namespace("once");
     let reference = push(&source, "team/once");
@@ -107,7 +107,7 @@ fn failed_pulls_are_tried_at_growing_intervals_and_end_with_the_registry_back() 
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let mut source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let mut source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     source.tell_nodes(&cluster);
     let reference = push(&source, "team/later");
     source.stop();

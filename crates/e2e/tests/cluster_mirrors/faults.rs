@@ -1,7 +1,7 @@
 //! Sources that are gone, mirrors that conflict, and mirrors that select nothing: each mirror
 //! reports its own problem and affects no other.
 
-use e2e::Kind;
+use e2e::RegistryProgram;
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ fn a_source_that_is_gone_is_named_and_what_was_mirrored_stays() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let kind = Kind::DockerRegistry;
+    let kind = RegistryProgram::DockerRegistry;
     let (mut source, beside) = (
         OutsideRegistry::start(kind, own),
         OutsideRegistry::start(kind, own),
@@ -59,7 +59,7 @@ fn of_two_mirrors_with_different_sources_at_one_place_the_older_goes_on() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&source, "team/app", &["1"]);
     fill(&source, "team/own", &["1"]);
     let namespace = cluster.namespace("place");
@@ -157,7 +157,7 @@ fn broken_mirrors_are_reported_on_themselves_and_harm_no_other() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&source, "team/app", &["1"]);
     let broken = broken_mirrors(&source);
     cluster.grant(NAMESPACE, &["absent"]);

@@ -2,7 +2,7 @@
 
 use e2e::cluster::Cluster;
 use e2e::cluster::{Namespace, OutsideRegistry, OwnCluster, PATIENCE, is_ready};
-use e2e::{Kind, User, until};
+use e2e::{RegistryProgram, User, until};
 
 use super::stage::{NAMESPACE, Stage, complaint, copy_of, fill, is_degraded, path_inside};
 
@@ -13,7 +13,7 @@ const READER: User = User {
 
 /// A registry outside that asks for [`READER`], with one image.
 fn private_source(own: &OwnCluster) -> OutsideRegistry {
-    let source = OutsideRegistry::start_for(Kind::DockerRegistry, own, READER);
+    let source = OutsideRegistry::start_for(RegistryProgram::DockerRegistry, own, READER);
     fill(&source, "team/secret", &["1"]);
     source
 }
@@ -158,7 +158,7 @@ fn a_tenant_cannot_read_it(stage: &Stage<'_>, namespace: &Namespace<'_>, path: &
         let answer = cluster.kubectl(&asked);
         assert_eq!(answer.text(), "no", "{answer}");
     }
-    let into = OutsideRegistry::start(Kind::DockerRegistry, stage.own);
+    let into = OutsideRegistry::start(RegistryProgram::DockerRegistry, stage.own);
     let (host, port) = into.host().split_once(':').unwrap();
     namespace.apply(&format!(
         "apiVersion: stvz.io/v1\nkind: RegistryMirror\nmetadata: {{name: taken}}\nspec:\n  \
@@ -229,7 +229,7 @@ fn the_machine_itself_and_the_api_server_are_refused_as_sources() {
         assert!(told.contains(&expected), "{image}: {told}");
     }
     // The same address at another port is an ordinary one.
-    let beside = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let beside = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     assert_eq!(beside.host().split(':').next(), server.split(':').next());
     fill(&beside, "team/app", &["1"]);
     let entry = copy_of(&beside, "team/app", r#"tags: ["1"]"#);

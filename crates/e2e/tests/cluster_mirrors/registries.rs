@@ -1,6 +1,6 @@
 //! Who reaches a Registry in a cluster, and which fields are not supported there yet.
 
-use e2e::Kind;
+use e2e::RegistryProgram;
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ fn a_live_registry_that_becomes_read_only_goes_on_serving_and_nodes_keep_its_fil
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&source, "team/kept", &["1"]);
     let repository = copy_of(&source, "team/kept", r#"tags: ["1"]"#);
     let _mirror = stage.mirror("kept", "interval: 1h", &[repository]);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready, names_of};
 use e2e::image::busybox_root;
-use e2e::{Kind, Layout, Process, report, run, scratch, until};
+use e2e::{Layout, Process, RegistryProgram, report, run, scratch, until};
 use serde_json::Value;
 
 use super::stage::{NAMESPACE, PATIENCE, Stage, copy_of, fill, path_inside};
@@ -18,8 +18,11 @@ fn a_restarted_controller_goes_on_and_asks_no_source_again() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let sources =
-        [Kind::DockerRegistry, Kind::Distribution].map(|kind| OutsideRegistry::start(kind, own));
+    let sources = [
+        RegistryProgram::DockerRegistry,
+        RegistryProgram::Distribution,
+    ]
+    .map(|kind| OutsideRegistry::start(kind, own));
     let tags: Vec<String> = (0..8).map(|number| format!("1.{number}")).collect();
     let tags: Vec<&str> = tags.iter().map(String::as_str).collect();
     let entries = sources.each_ref().map(|source| {
@@ -37,7 +40,7 @@ fn a_restarted_controller_goes_on_and_asks_no_source_again() {
     let restart = ["-n", NAMESPACE, "delete", "pod", "-l", selector];
     let _ = cluster.kubectl(&restart).succeeded();
     // A mirror that is new to the controller shows that it has begun, this one included.
-    let fresh = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let fresh = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&fresh, "team/app", &["1"]);
     let entry = copy_of(&fresh, "team/app", r#"tags: ["1"]"#);
     let _fresh = stage.mirror("fresh", "interval: 1h", &[entry]);
@@ -71,7 +74,7 @@ fn a_shard_is_written_at_most_once_in_five_seconds() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&source, "team/app", &["0"]);
     let entry = copy_of(&source, "team/app", "select: {all: true}");
     let _mirror = stage.mirror("shards", "interval: 1s", &[entry]);
@@ -137,7 +140,7 @@ fn pods_that_pull_while_the_registry_restarts_run_in_the_end() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     let names = ["one", "two", "three", "four"];
     large_images(&source, &names);
     let path = |name: &str| format!("team/{name}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use e2e::Kind;
+use e2e::RegistryProgram;
 use e2e::cluster::{Cluster, OutsideRegistry};
 
 use crate::stage::{Stage, fill};
@@ -15,7 +15,7 @@ fn a_route_that_may_ask_the_source_asks_it_for_what_is_not_inside() {
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own);
-    let source = OutsideRegistry::start_with_private_ca(Kind::Distribution, own);
+    let source = OutsideRegistry::start_with_private_ca(RegistryProgram::Distribution, own);
     fill(&source, "team/open", &["1", "2"]);
     let trusted = source.ca().unwrap();
     let ca = fs::read_to_string(trusted).unwrap();

@@ -1,7 +1,7 @@
 //! What a Registry stores, and what happens to pushes and mirrors when it is full.
 
 use e2e::cluster::{Cluster, OutsideRegistry, is_ready};
-use e2e::{Kind, Layout, scratch};
+use e2e::{Layout, RegistryProgram, scratch};
 use serde_json::{Value, json};
 
 use crate::stage::{NAMESPACE, Stage, condition, copy_of, fill, is_degraded, path_inside};
@@ -46,7 +46,7 @@ fn a_registry_at_its_limit_refuses_pushes_and_mirrors_wait_until_it_is_raised() 
     let cluster = Cluster::connect();
     let Some(own) = cluster.own() else { return };
     let stage = Stage::set(&cluster, own).another("small");
-    let source = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let source = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     let folder = scratch();
     let layout = Layout::open(folder.path().join("layout"));
     layout.tag("1", &layout.add_image("amd64", &large_layer()));

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use e2e::cluster::{Cluster, OutsideRegistry};
 use e2e::image::{add_three_layers, busybox_root};
-use e2e::{Kind, Layout, User, scratch};
+use e2e::{Layout, RegistryProgram, User, scratch};
 use serde_json::json;
 
 use crate::big::mirror_of;
@@ -22,7 +22,7 @@ pub(crate) struct Private {
 
 impl Private {
     pub(crate) fn start(stage: &Stage<'_>) -> Self {
-        let registry = OutsideRegistry::start_for(Kind::DockerRegistry, stage.own, USER);
+        let registry = OutsideRegistry::start_for(RegistryProgram::DockerRegistry, stage.own, USER);
         let folder = scratch();
         let layout = Layout::open(folder.path().join("layout"));
         add_three_layers(&layout, "secret", &busybox_root(folder.path()));

@@ -6,14 +6,14 @@ use std::process::Command;
 
 use e2e::http::get;
 use e2e::peers::{crane, skopeo_copy};
-use e2e::{Kind, RegistryServer, coral, run, scratch};
+use e2e::{RegistryProgram, RegistryServer, coral, run, scratch};
 use serde_json::Value;
 
 use super::command;
 
 /// A registry with `acme/web:1`, an image of one layer with real files.
 fn registry_with_image(home: &Path) -> RegistryServer {
-    let registry = RegistryServer::start(Kind::Distribution);
+    let registry = RegistryServer::start(RegistryProgram::Distribution);
     fs::create_dir(home.join("files")).unwrap();
     fs::write(home.join("files/hello"), "hello, docker").unwrap();
     let layer = home.join("layer.tar");

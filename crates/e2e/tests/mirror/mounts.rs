@@ -2,7 +2,9 @@
 //! mirror's other images have there.
 
 use e2e::peers::skopeo_copy;
-use e2e::{FaultServer, Kind, Layout, RegistryServer, Request, coral, mirror_yaml, run, scratch};
+use e2e::{
+    FaultServer, Layout, RegistryProgram, RegistryServer, Request, coral, mirror_yaml, run, scratch,
+};
 
 use super::write_yaml;
 
@@ -10,7 +12,7 @@ use super::write_yaml;
 const SHARED: usize = 2_000_000;
 const OWN: usize = 300_000;
 
-fn reads_only_what_the_destination_lacks(kind: Kind) {
+fn reads_only_what_the_destination_lacks(kind: RegistryProgram) {
     let home = scratch();
     let origin = RegistryServer::start(kind);
     for number in 0..4_u8 {
@@ -62,11 +64,11 @@ fn reads_only_what_the_destination_lacks(kind: Kind) {
 #[test]
 #[ignore = "needs docker-registry, skopeo; run by cargo xtask test"]
 fn docker_registry_mounts_what_it_has_and_no_byte_of_it_is_read() {
-    reads_only_what_the_destination_lacks(Kind::DockerRegistry);
+    reads_only_what_the_destination_lacks(RegistryProgram::DockerRegistry);
 }
 
 #[test]
 #[ignore = "needs distribution, skopeo; run by cargo xtask test"]
 fn distribution_mounts_what_it_has_and_no_byte_of_it_is_read() {
-    reads_only_what_the_destination_lacks(Kind::Distribution);
+    reads_only_what_the_destination_lacks(RegistryProgram::Distribution);
 }

@@ -1,7 +1,7 @@
 //! Mirrors below a path of a registry that others use too, as in a project of a Harbor.
 
 use e2e::http::{get, head};
-use e2e::{FaultServer, Kind, RegistryServer, coral, run, scratch};
+use e2e::{FaultServer, RegistryProgram, RegistryServer, coral, run, scratch};
 use serde_json::{Value, json};
 
 use super::write_yaml;
@@ -41,7 +41,7 @@ fn tags(host: &str, path: &str) -> Vec<String> {
 fn below_a_prefix_a_mirror_copies_and_prunes_and_its_neighbours_stay() {
     let home = scratch();
     let source = FaultServer::registry(&[]);
-    let registry = RegistryServer::start(Kind::Distribution);
+    let registry = RegistryServer::start(RegistryProgram::Distribution);
     for (tag, seed) in [("1", 1), ("2", 2)] {
         source.load(&json!({"path": "team/app", "tag": tag, "seed": seed}));
     }

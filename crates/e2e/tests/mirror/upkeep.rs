@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use e2e::http::{self, get, head};
-use e2e::{FaultServer, Kind, RegistryServer, Up, coral, mirror_yaml, run, scratch, sha256, until};
+use e2e::{
+    FaultServer, RegistryProgram, RegistryServer, Up, coral, mirror_yaml, run, scratch, sha256,
+    until,
+};
 use serde_json::{Value, json};
 
 use super::{SOON, write_yaml};
@@ -179,7 +182,7 @@ fn what_is_gone_at_the_source_is_pruned_from_distribution_and_nothing_else() {
     let home = scratch();
     let (outside, there) = (
         FaultServer::registry(&[]),
-        RegistryServer::start(Kind::Distribution),
+        RegistryServer::start(RegistryProgram::Distribution),
     );
     let nothing = write_yaml(&home.path().join("nothing"), "");
     let source = Up::start(&nothing, &home.path().join("data"), &[]);

@@ -7,8 +7,8 @@ use std::thread;
 use e2e::image::{GREETING, add_three_layers, busybox_root};
 use e2e::peers::{crane, skopeo_copy};
 use e2e::{
-    Containerd, FaultServer, Kind, Layout, RegistryServer, Up, coral, http, mirror_yaml, run,
-    scratch, until, write_yaml,
+    Containerd, FaultServer, Layout, RegistryProgram, RegistryServer, Up, coral, http, mirror_yaml,
+    run, scratch, until, write_yaml,
 };
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ struct Real {
 impl Real {
     fn start() -> Self {
         let home = scratch();
-        let source = RegistryServer::start(Kind::Distribution);
+        let source = RegistryServer::start(RegistryProgram::Distribution);
         let layout = Layout::open(home.path().join("app"));
         add_three_layers(&layout, "three", &busybox_root(home.path()));
         let here = layout.tagged("three");

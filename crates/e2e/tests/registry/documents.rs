@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use e2e::{Kind, Layout, RegistryServer, mirror_yaml, run};
+use e2e::{Layout, RegistryProgram, RegistryServer, mirror_yaml, run};
 
 /// A Registry of the name that the mirrors of these tests have as their destination.
 pub(crate) fn registry(spec: &str) -> String {
@@ -46,7 +46,7 @@ impl Files {
 
 /// A source with the image `team/app:1`, and its digest.
 pub(crate) fn source(home: &Path) -> (RegistryServer, String) {
-    let source = RegistryServer::start(Kind::DockerRegistry);
+    let source = RegistryServer::start(RegistryProgram::DockerRegistry);
     let layout = Layout::open(home.join("source"));
     let image = layout.add_image("amd64", b"a layer");
     layout.tag("1", &image);

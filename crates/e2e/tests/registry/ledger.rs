@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A repository and a digest.
-pub(crate) type Place = (String, String);
+pub(crate) type ContentKey = (String, String);
 
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// Blobs that were acknowledged.
-    pub(crate) blobs: BTreeSet<Place>,
+    pub(crate) blobs: BTreeSet<ContentKey>,
     /// Those of the running round, which are read whole when it has ended.
-    pub(crate) fresh: BTreeSet<Place>,
+    pub(crate) fresh: BTreeSet<ContentKey>,
     /// Blobs whose acknowledgement had not come: there whole, or not at all.
-    pub(crate) doubtful: BTreeSet<Place>,
+    pub(crate) doubtful: BTreeSet<ContentKey>,
     /// Manifests that were acknowledged, with the blobs that they need.
-    pub(crate) manifests: BTreeMap<Place, Vec<String>>,
+    pub(crate) manifests: BTreeMap<ContentKey, Vec<String>>,
     /// Repository and tag: what it points at, and what it may point at too.
-    pub(crate) tags: BTreeMap<Place, Pointer>,
+    pub(crate) tags: BTreeMap<ContentKey, Pointer>,
     /// Subject and referrer, by repository.
     pub(crate) referrers: BTreeSet<(String, String, String)>,
     /// Uploads that were not ended, by their path.

@@ -21,12 +21,12 @@ pub(crate) struct Model {
     pending: BTreeMap<String, BTreeSet<String>>,
     existing: BTreeSet<String>,
     faults: Vec<String>,
-    seen: Seen,
+    seen: CheckCounts,
 }
 
 /// How much was checked.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct CheckCounts {
     pub(crate) acknowledgements: u32,
     pub(crate) renames: u32,
     pub(crate) file_syncs: u32,
@@ -43,7 +43,7 @@ impl Model {
             pending: BTreeMap::new(),
             existing: BTreeSet::new(),
             faults: Vec::new(),
-            seen: Seen::default(),
+            seen: CheckCounts::default(),
         }
     }
 
@@ -52,7 +52,7 @@ impl Model {
         &self.faults
     }
 
-    pub(crate) fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> CheckCounts {
         self.seen.clone()
     }
 

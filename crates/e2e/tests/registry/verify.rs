@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use e2e::sha256;
 
-use crate::ledger::{Ledger, Place, Upload};
+use crate::ledger::{ContentKey, Ledger, Upload};
 use crate::wire::{Reply, Wire};
 
 type Checked = Result<(), String>;
@@ -45,7 +45,7 @@ impl Registry {
         Ok(())
     }
 
-    fn there(&mut self, (name, digest): &Place) -> Checked {
+    fn there(&mut self, (name, digest): &ContentKey) -> Checked {
         let reply = self.ask("HEAD", &format!("/v2/{name}/blobs/{digest}"), b"")?;
         ensure(reply.status == 200, || {
             format!("{name}: acknowledged blob {digest} is {}", reply.status)
@@ -53,7 +53,7 @@ impl Registry {
     }
 
     /// There, and byte for byte what it hashes to.
-    fn whole(&mut self, kind: &str, (name, digest): &Place) -> Checked {
+    fn whole(&mut self, kind: &str, (name, digest): &ContentKey) -> Checked {
         let reply = self.ask("GET", &format!("/v2/{name}/{kind}/{digest}"), b"")?;
         ensure(reply.status == 200, || {
             format!("{name}: acknowledged {digest} ({kind}) is {}", reply.status)

@@ -30,7 +30,7 @@ pub(crate) struct Middle {
 }
 
 impl Usage {
-    pub(crate) fn of(pid: u32) -> Self {
+    pub(crate) fn of_process(pid: u32) -> Self {
         Self {
             pid,
             began: Instant::now(),

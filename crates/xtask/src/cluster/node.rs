@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::processes::{forget, halt, kill, names, running, spawn, succeeds, wait_for, worker};
 use super::settings::{Cluster, make_folder};
-use super::{addons, cgroups, network, node_files, wall};
+use super::{addons, cgroups, firewall, network, node_files};
 
 const INIT: &str = include_str!("node_init.sh");
 /// In the order in which they start.
@@ -54,7 +54,7 @@ pub(super) fn boot(cluster: &Cluster, node: u8) -> Result<()> {
         || up.exists(),
     )?;
     // Before there is a way out.
-    wall::build(cluster, node)?;
+    firewall::build(cluster, node)?;
     network::plug(cluster, node, first_process(cluster, node)?)?;
     for component in COMPONENTS {
         start(cluster, node, component)?;

@@ -8,7 +8,7 @@ use coral_image::{
     destination_path_below,
 };
 
-use super::reach::{self, Reach};
+use super::transport::{self, TransportSettings};
 use super::{MAX_LISTED, RepositorySettings, shown};
 use crate::duration::parse_age;
 use crate::problem::Problems;
@@ -87,15 +87,15 @@ fn conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
 /// All repositories of a host use the same connection options: its certificate cannot be verified
 /// for one repository only.
 fn reach_conflicts(problems: &mut Problems, settings: &[Option<RepositorySettings>]) {
-    let mut first: BTreeMap<&Host, (usize, &Reach)> = BTreeMap::new();
-    let usual = Reach::default();
+    let mut first: BTreeMap<&Host, (usize, &TransportSettings)> = BTreeMap::new();
+    let usual = TransportSettings::default();
     for (i, repository) in settings.iter().enumerate() {
-        let Some(repository) = repository.as_ref().filter(|r| r.reach != usual) else {
+        let Some(repository) = repository.as_ref().filter(|r| r.transport != usual) else {
             continue;
         };
         let host = repository.repository.host();
-        let (before, other) = *first.entry(host).or_insert((i, &repository.reach));
-        if *other != repository.reach {
+        let (before, other) = *first.entry(host).or_insert((i, &repository.transport));
+        if *other != repository.transport {
             problems.add(
                 format!("spec.repositories[{i}]"),
                 format_args!(
@@ -171,16 +171,16 @@ fn repository(
             Referrers::default()
         }
     };
-    let reach = reach::Typed {
+    let transport = transport::TransportFields {
         plain_http: typed.plain_http,
         tls_verify: typed.tls_verify,
         ca: typed.ca.as_deref(),
     }
-    .reach(problems, path, MAX_CA);
+    .settings(problems, path, MAX_CA);
     Some(RepositorySettings {
         repository: repository?,
         destination: destination?,
-        reach,
+        transport,
         tags,
         digests,
         filter,
@@ -244,7 +244,8 @@ fn filter(problems: &mut Problems, path: &str, typed: &TagSelect, all: bool) -> 
         .as_deref()
         .and_then(|text| newer_than(problems, &format!("{path}.newerThan"), text));
     let selection = TagSelection {
-        // A bound that did not parse is a problem already, not an empty selection too.
+        // A filter that could not be parsed is reported already; it must not count as an empty
+        // selection, too.
         all: typed.all || all || typed.newer_than.is_some(),
         regex: typed.regex.clone(),
         glob: typed.glob.clone(),

@@ -1,4 +1,4 @@
-//! What keeps a mirror whole and within bounds: verification, pruning, limits.
+//! Maintenance of a mirror: verification, pruning and limits.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ const MAX_COPIES: u32 = 100;
 /// How a blob at the destination is checked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum VerifyBy {
-    /// One HEAD: it is there, with the size that the manifest says.
+    /// A HEAD request: the blob exists and has the size that the manifest states.
     #[default]
     Size,
-    /// It is read, and its bytes hash to its digest.
+    /// The blob is read, and its bytes match its digest.
     Content,
 }
 

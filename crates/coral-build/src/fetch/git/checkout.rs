@@ -11,7 +11,7 @@ use gix_zlib::Inflate;
 
 use super::GitError;
 use super::address::Address;
-use super::remote::Received;
+use super::remote::FetchedPack;
 use crate::beneath::MAX_DEPTH;
 use crate::fetch::FetchError;
 use crate::fetch::destination::{Destination, Links};
@@ -19,21 +19,21 @@ use crate::fetch::destination::{Destination, Links};
 const HASH: gix_hash::Kind = gix_hash::Kind::Sha1;
 /// Tags of tags of tags.
 const MAX_TAGS: usize = 10;
-/// The file that says where submodules come from.
+/// The file that lists the URLs of submodules.
 const MODULES_FILE: &[u8] = b".gitmodules";
 
 /// What was written.
 pub(super) struct Checkout {
     pub(super) commit: ObjectId,
-    /// Where other repositories belong, below the folder that was written to, and their commits.
+    /// The paths of submodules, relative to the folder that was written, with their commits.
     pub(super) submodules: Vec<(PathBuf, ObjectId)>,
     /// The content of `.gitmodules`, if there is one.
     pub(super) modules: Option<Vec<u8>>,
 }
 
-/// Writes the files of what was received into this folder of the source.
+/// Writes the files of the fetched commit into this folder of the source.
 pub(super) fn checkout(
-    received: Received,
+    received: FetchedPack,
     address: &Address,
     folder: &Path,
     to: &mut Destination,
@@ -145,7 +145,8 @@ fn write_tree(
         let entry = entry.map_err(|error| broken(&objects.url, &error.to_string()))?;
         let name = entry.filename.to_os_str_lossy();
         let path = folder.join(&name);
-        // Git refuses it, too: tools would take it for the repository's own, and run what is in it.
+        // git refuses this name as well: tools would treat the folder as the repository's own
+        // configuration and run hooks from it.
         if entry.filename.eq_ignore_ascii_case(b".git") {
             let problem = "a repository must not contain a file or folder .git";
             return Err(FetchError::entry(&path, problem));
@@ -159,7 +160,7 @@ fn write_tree(
                 to.folder(&path, 0o755)?;
                 write_tree(objects, id, &path, depth + 1, to)?;
             }
-            // What a submodule holds is in another repository.
+            // The content of a submodule is in another repository.
             EntryKind::Commit => {
                 to.folder(&path, 0o755)?;
                 objects.submodules.push((path, id));

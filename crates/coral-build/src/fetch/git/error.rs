@@ -8,12 +8,12 @@ pub enum GitError {
     /// The URL is none that is fetched from.
     #[error("the git URL {url:?} cannot be fetched from: {problem}")]
     Url {
-        /// The URL, without what stands before its host.
+        /// The URL, without user and password.
         url: String,
         /// What is wrong, and what is right.
         problem: &'static str,
     },
-    /// There is no server, or no connection to it.
+    /// The server does not exist or cannot be reached.
     #[error("the git server of {url} cannot be reached: {problem}")]
     Unreachable {
         /// The URL.
@@ -42,7 +42,7 @@ pub enum GitError {
         /// The status of the answer.
         status: u16,
     },
-    /// The server wants a credential and there is none.
+    /// The server requires a credential, and none was given.
     #[error(
         "the git server asks for a credential for {url}, or has no such repository (status {status}): name \
          a Secret with the key token, or username and password, in source.git.secretRef"
@@ -69,7 +69,7 @@ pub enum GitError {
         /// The status of the answer.
         status: u16,
     },
-    /// The repository, or what the server sent, cannot be used.
+    /// The repository, or the response of the server, cannot be used.
     #[error("the repository {url} cannot be fetched: {problem}")]
     Broken {
         /// The URL.
@@ -85,7 +85,7 @@ pub enum GitError {
         /// What happened.
         error: Box<Self>,
     },
-    /// What the repository says of its submodules cannot be followed.
+    /// The list of submodules in the repository cannot be used.
     #[error("submodule {path:?}: {problem}")]
     Modules {
         /// The submodule's folder.
@@ -99,15 +99,15 @@ pub enum GitError {
     /// The HTTP client.
     #[error("the certificates in the key ca.crt of source.git.secretRef cannot be used: {0}")]
     Certificates(String),
-    /// What SSH needs of the Secret is missing, or cannot be used.
+    /// A key of the Secret that SSH needs is missing or cannot be used.
     #[error("the Secret of source.git.secretRef cannot be used for SSH: {0}")]
     SshSecret(String),
-    /// The server's host key is not one that is trusted.
+    /// The server's host key is not trusted.
     #[error("the SSH server {server} is not trusted: {problem}")]
     HostKey {
         /// The server, as `known_hosts` names it.
         server: String,
-        /// The key that it showed, what `known_hosts` says, and what to do.
+        /// The key that the server presented, the entry in `known_hosts`, and what to do.
         problem: String,
     },
     /// The server refused the key.
@@ -134,7 +134,7 @@ pub enum GitError {
 }
 
 impl GitError {
-    /// Whether another attempt may end otherwise.
+    /// Whether the failure may be transient, so that a retry can succeed.
     pub(super) fn may_pass(&self) -> bool {
         matches!(self, Self::Unreachable { .. } | Self::Server { .. })
     }

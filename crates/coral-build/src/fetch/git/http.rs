@@ -24,7 +24,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be silent.
 const READ_TIMEOUT: Duration = Duration::from_mins(2);
 const MAX_REDIRECTS: usize = 5;
-/// Most bytes of a request: what is wanted takes a few hundred.
+/// Most bytes of a request. A request names one commit, which takes a few hundred bytes.
 const MAX_REQUEST: usize = 1024 * 1024;
 
 /// A user and a password or token.
@@ -42,7 +42,7 @@ pub(super) fn client(ca_pem: Option<Vec<u8>>) -> Result<Client, GitError> {
         .read_timeout(READ_TIMEOUT)
         .redirect(Policy::custom(redirect));
     if let Some(pem) = ca_pem {
-        // Also a server that shows a certificate which is named, and which no CA issued.
+        // Also trusts a server whose own certificate is in the list, even if no CA issued it.
         let trust = coral_distribution::trusting(&pem).map_err(GitError::Certificates)?;
         builder = builder.tls_backend_preconfigured(trust);
     }
@@ -74,8 +74,8 @@ pub(super) struct GitHttp {
 }
 
 impl GitHttp {
-    /// Requests whose answers have `limit` bytes at most, with a credential for one repository. Made on
-    /// a thread of the async runtime.
+    /// A client whose responses may have at most `limit` bytes, with a credential for one
+    /// repository. Call it on a thread of the async runtime.
     pub(super) fn new(client: Client, login: Option<(Url, Login)>, limit: u64) -> Self {
         Self {
             client,
@@ -85,8 +85,8 @@ impl GitHttp {
         }
     }
 
-    /// Whether there is a credential that this URL gets: the server of the repository alone gets it,
-    /// and not those of submodules elsewhere.
+    /// Whether the credential is sent to this URL: only the repository's own server gets it, not
+    /// the servers of submodules elsewhere.
     pub(super) fn has_login(&self, url: &Url) -> bool {
         let repository = self.login.as_ref().map(|(repository, _)| repository);
         repository.is_some_and(|repository| url.origin() == repository.origin())
@@ -203,8 +203,8 @@ impl Http for Requests {
     }
 }
 
-/// One request and its answer. The request is sent when the answer is read, since the library writes the
-/// body after it asked for the request.
+/// One request and its response. The request is sent when the response is first read, because the
+/// library writes the body after it has created the request.
 struct Exchange {
     request: Option<RequestBuilder>,
     body: Vec<u8>,
@@ -216,7 +216,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    /// Sends the request, if that has not happened, and waits for the answer's head.
+    /// Sends the request, unless it was sent already, and waits for the head of the response.
     fn answer(&mut self) -> io::Result<()> {
         let Some(request) = self.request.take() else {
             return Ok(());
@@ -274,7 +274,7 @@ impl Exchange {
         Ok(lines)
     }
 
-    /// Where the repository is, if the answer came from another place than was asked.
+    /// The final URL of the repository, if the request was redirected.
     fn redirected(&self, asked: &str) -> Option<String> {
         let url = self.response.as_ref()?.url();
         let (base, _) = url.as_str().split_once("/info/refs")?;

@@ -44,21 +44,21 @@ impl From<GitError> for RemoteError {
     }
 }
 
-/// What was seen while the library worked. Its own errors say less.
+/// Details of the requests that the git library made. The library's own errors do not have them.
 #[derive(Debug, Default)]
 pub(super) struct FetchTrace {
-    /// Status of an answer of HTTP that was no success.
+    /// The status of an HTTP response that was not successful.
     pub(super) status: Cell<Option<u16>>,
-    /// Why there was no answer.
+    /// Why there was no response.
     pub(super) no_answer: RefCell<Option<String>>,
-    /// Whether the answers were larger than the limit.
+    /// Whether the responses exceeded the limit.
     pub(super) too_large: Cell<bool>,
-    /// What the command of an SSH server wrote beside its answer, cut to a few lines.
+    /// What the command of an SSH server wrote to standard error, cut to a few lines.
     pub(super) said: RefCell<Vec<u8>>,
 }
 
-/// What was received: a pack with all objects of a commit, and what was asked for.
-pub(super) struct Received {
+/// A pack with all objects of one commit, and the object that was requested.
+pub(super) struct FetchedPack {
     pub(super) bundle: Bundle,
     pub(super) wanted: ObjectId,
 }
@@ -99,7 +99,7 @@ impl<'a> Remote<'a> {
         Ok(remote)
     }
 
-    /// The object that a branch, tag or commit is; without one that of the default branch.
+    /// Resolves a branch, tag or commit to an object; without one, the default branch.
     pub(super) fn resolve(&mut self, reference: Option<&str>) -> Result<ObjectId, RemoteError> {
         reference.unwrap_or("HEAD").clone_into(&mut self.reference);
         let names = names(reference);
@@ -125,17 +125,17 @@ impl<'a> Remote<'a> {
         listed.map_err(|error| self.failed(&error))
     }
 
-    /// Receives a commit without its history into a folder, which is empty or has what an attempt before
-    /// left.
+    /// Fetches a commit without its history into a folder that is empty or holds the rest of an
+    /// earlier attempt.
     pub(super) fn receive(
         mut self,
         wanted: ObjectId,
         folder: &Path,
-    ) -> Result<Received, RemoteError> {
+    ) -> Result<FetchedPack, RemoteError> {
         let interrupt = AtomicBool::new(false);
         let mut bundle = None;
         let fetched = gix_protocol::fetch(
-            &mut One(wanted),
+            &mut WantOne(wanted),
             |pack, progress, interrupt| {
                 let written = Bundle::write_to_directory(
                     pack,
@@ -170,7 +170,7 @@ impl<'a> Remote<'a> {
         );
         fetched.map_err(|error| self.failed(&error))?;
         match bundle {
-            Some(bundle) => Ok(Received { bundle, wanted }),
+            Some(bundle) => Ok(FetchedPack { bundle, wanted }),
             None => Err(self.broken("the server sent nothing".to_owned()).into()),
         }
     }
@@ -189,8 +189,8 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// What it means that the server did not begin to speak git. What the command of an SSH server says
-    /// then is why: that there is no such repository, or that the key may not read it.
+    /// The error if the server did not begin to speak the git protocol. The text of an SSH server's
+    /// command then has the reason: the repository does not exist, or the key may not read it.
     fn not_begun(&self, error: &gix_error::Error) -> RemoteError {
         let said = self.seen.said.borrow();
         let said = crate::contract::failure_text(String::from_utf8_lossy(&said).trim());
@@ -203,7 +203,7 @@ impl<'a> Remote<'a> {
         }
     }
 
-    /// What a failure of the library means, by what was seen of the requests.
+    /// Turns a failure of the library into an error, using the trace of the requests.
     fn failed(&self, error: &gix_error::Error) -> RemoteError {
         if self.seen.too_large.get() {
             return RemoteError::TooLarge(self.access.http.limit());
@@ -221,7 +221,7 @@ impl<'a> Remote<'a> {
         }
         let texts: Vec<String> = error.iter_errors().map(ToString::to_string).collect();
         let text = texts.join(": ");
-        // What servers say to a commit that they do not have, or do not give.
+        // The messages of servers that do not have a commit, or do not serve it.
         if text.contains("not our ref") || text.contains("unadvertised object") {
             return self.no_reference().into();
         }
@@ -275,7 +275,7 @@ fn of_status(url: String, status: u16, has_login: bool) -> GitError {
     }
 }
 
-/// How the library tells the server who asks.
+/// The agent string that the library sends to the server.
 fn agent() -> (&'static str, Option<String>) {
     (
         "agent",
@@ -294,8 +294,8 @@ fn names(reference: Option<&str>) -> Vec<String> {
     }
 }
 
-/// The object under a full name: of a tag with a text the tag itself, since older servers give nothing
-/// else.
+/// The object under a full name. For an annotated tag this is the tag itself, since older servers
+/// return nothing else.
 fn object_of(name: &str, refs: &[Ref]) -> Option<ObjectId> {
     refs.iter().find_map(|found| match found {
         Ref::Direct {
@@ -316,9 +316,9 @@ fn object_of(name: &str, refs: &[Ref]) -> Option<ObjectId> {
 }
 
 /// Asks for one object and has none.
-struct One(ObjectId);
+struct WantOne(ObjectId);
 
-impl Negotiate for One {
+impl Negotiate for WantOne {
     fn mark_complete_and_common_ref(&mut self) -> gix_error::Result<Action> {
         Ok(Action::MustNegotiate {
             remote_ref_target_known: Vec::new(),

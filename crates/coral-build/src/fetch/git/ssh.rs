@@ -29,7 +29,8 @@ use channel::{Reader, Writer};
 use known_hosts::{KnownHosts, named};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long it may take until the command runs: keys are exchanged and the user is known by then.
+/// How long the session may take until the command runs, including the key exchange and the
+/// authentication.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Types of host keys that are verified, the preferred one first.
 const HOST_KEYS: [Algorithm; 4] = [
@@ -45,8 +46,8 @@ const HOST_KEYS: [Algorithm; 4] = [
     },
 ];
 
-/// The message about a server that does not answer within these times.
-const SILENT: &str = "it does not answer in time";
+/// The message about a server that exceeds these times.
+const NO_ANSWER: &str = "it does not answer in time";
 
 /// A session and the channel of the command that runs in it.
 type Running = (client::Handle<HostKey>, Channel<client::Msg>);
@@ -60,8 +61,8 @@ pub(super) struct Ssh {
 }
 
 impl Ssh {
-    /// With the key and the `known_hosts` in the folder of a Secret, and `limit` bytes of answers at
-    /// most. Made on a thread of the async runtime.
+    /// Access with the key and the `known_hosts` in the folder of a Secret. Responses may have at
+    /// most `limit` bytes. Call it on a thread of the async runtime.
     pub(super) fn new(address: &SshAddress, secret: &Path, limit: u64) -> Result<Self, GitError> {
         let secret = secret::read(secret, &address.server())?;
         Ok(Self {
@@ -88,14 +89,14 @@ impl Ssh {
 
     async fn run_in_time(&self, address: &SshAddress) -> Result<Running, GitError> {
         let running = timeout(OPEN_TIMEOUT, self.run(address)).await;
-        running.map_err(|_| unreachable(address, SILENT))?
+        running.map_err(|_| unreachable(address, NO_ANSWER))?
     }
 
     async fn run(&self, address: &SshAddress) -> Result<Running, GitError> {
         let session = self.log_in(address).await?;
         let lost = |error: russh::Error| failed(address, &error);
         let mut channel = session.channel_open_session().await.map_err(lost)?;
-        // Servers that do not take the variable speak an older protocol.
+        // Servers that do not accept the variable use an older version of the protocol.
         let version = channel.set_env(false, "GIT_PROTOCOL", "version=2");
         version.await.map_err(lost)?;
         let command = format!("git-upload-pack {}", quoted(&address.path));
@@ -115,11 +116,11 @@ impl Ssh {
         }
     }
 
-    /// A connection to a server that is known, as a user that it knows.
+    /// Opens a connection to a server whose host key is trusted, and authenticates the user.
     async fn log_in(&self, address: &SshAddress) -> Result<client::Handle<HostKey>, GitError> {
         let target = (address.host.as_str(), address.port);
         let connecting = timeout(CONNECT_TIMEOUT, TcpStream::connect(target)).await;
-        let stream = connecting.map_err(|_| unreachable(address, SILENT))?;
+        let stream = connecting.map_err(|_| unreachable(address, NO_ANSWER))?;
         let stream = stream.map_err(|error| unreachable(address, &error.to_string()))?;
         let host_key = HostKey {
             server: address.server(),
@@ -128,8 +129,8 @@ impl Ssh {
         let config = Arc::new(self.config(&host_key.server));
         let session = client::connect_stream(config, stream, host_key).await;
         let mut session = session.map_err(|refused| match refused {
-            Refused::HostKey(error) => error,
-            Refused::Ssh(error) => failed(address, &error),
+            ConnectError::HostKey(error) => error,
+            ConnectError::Ssh(error) => failed(address, &error),
         })?;
         let key = PrivateKeyWithHashAlg::new(Arc::clone(&self.key), None);
         let answer = session.authenticate_publickey(&address.user, key).await;
@@ -146,7 +147,7 @@ impl Ssh {
         }
     }
 
-    /// Asks for a key of a known type first, since a server may have several.
+    /// Prefers host keys of the types in `known_hosts`, since a server may have several keys.
     fn config(&self, server: &str) -> client::Config {
         let known = self.known.algorithms(server);
         let mut types = HOST_KEYS.to_vec();
@@ -172,28 +173,31 @@ struct HostKey {
 
 /// Why there is no session.
 #[derive(Debug)]
-enum Refused {
+enum ConnectError {
     HostKey(GitError),
     Ssh(russh::Error),
 }
 
-impl From<russh::Error> for Refused {
+impl From<russh::Error> for ConnectError {
     fn from(error: russh::Error) -> Self {
         Self::Ssh(error)
     }
 }
 
 impl client::Handler for HostKey {
-    type Error = Refused;
+    type Error = ConnectError;
 
-    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Refused> {
+    async fn check_server_key(
+        &mut self,
+        shown: &PublicKeyOrCertificate,
+    ) -> Result<bool, ConnectError> {
         // Certificates are not asked for.
         let PublicKeyOrCertificate::PublicKey { key, .. } = shown else {
             return Ok(false);
         };
         let checked = self.known.check(&self.server, key);
         let refused = |problem| {
-            Refused::HostKey(GitError::HostKey {
+            ConnectError::HostKey(GitError::HostKey {
                 server: self.server.clone(),
                 problem,
             })
@@ -266,7 +270,7 @@ mod tests {
         let Err(error) = ssh.run_in_time(&address).await else {
             panic!("a session")
         };
-        assert!(error.to_string().contains(SILENT), "{error}");
+        assert!(error.to_string().contains(NO_ANSWER), "{error}");
         assert!(error.may_pass());
     }
 

@@ -14,7 +14,7 @@ use super::{FetchError, GitAccess, GitError, write_one};
 use crate::fetch::destination::Destination;
 use crate::fetch::shown;
 
-/// Most repositories that one source is made of, beside the first.
+/// Most submodules of one source, nested ones included.
 const MAX_SUBMODULES: usize = 64;
 /// Submodules of submodules.
 const MAX_DEPTH: usize = 5;
@@ -30,14 +30,14 @@ struct Pending {
     depth: usize,
 }
 
-/// Writes the submodules of what was written, and theirs.
+/// Fetches the submodules of the repository that was written, and their submodules.
 pub(super) fn write(
     first: Checkout,
     address: &Address,
     access: &GitAccess,
     to: &mut Destination,
 ) -> Result<(), FetchError> {
-    let mut pending = of(first, Path::new(""), address, 1)?;
+    let mut pending = pending_in(first, Path::new(""), address, 1)?;
     let mut count = 0;
     while let Some(next) = pending.pop() {
         count += 1;
@@ -62,13 +62,18 @@ pub(super) fn write(
             }),
             other => other,
         })?;
-        pending.extend(of(written, &next.folder, &next.address, next.depth + 1)?);
+        pending.extend(pending_in(
+            written,
+            &next.folder,
+            &next.address,
+            next.depth + 1,
+        )?);
     }
     Ok(())
 }
 
 /// The submodules of a repository that was written into this folder.
-fn of(
+fn pending_in(
     written: Checkout,
     folder: &Path,
     repository: &Address,
@@ -85,15 +90,15 @@ fn of(
         let named = urls.iter().find(|(known, _)| Path::new(known) == path);
         let (_, text) = named.ok_or_else(|| fail("the file .gitmodules does not name its URL"))?;
         let address = resolve(text, repository).map_err(|error| match error {
-            Refused::Leaves => fail("its relative URL leads out of the server"),
-            Refused::NoTls => {
+            UrlError::Leaves => fail("its relative URL leads out of the server"),
+            UrlError::NoTls => {
                 fail("its URL is http://; write https://, or one relative to the repository's")
             }
-            Refused::OtherSsh => fail(
+            UrlError::OtherSsh => fail(
                 "its URL is one of SSH, which reaches the repository's own server only, and as the same user; \
                  write https://, or one relative to the repository's",
             ),
-            Refused::Url(error) => GitError::Submodule {
+            UrlError::Url(error) => GitError::Submodule {
                 path: shown(&folder),
                 error: Box::new(error),
             },
@@ -110,7 +115,7 @@ fn of(
 
 /// Why a submodule's URL is not fetched from.
 #[derive(Debug)]
-enum Refused {
+enum UrlError {
     Leaves,
     NoTls,
     OtherSsh,
@@ -118,21 +123,21 @@ enum Refused {
 }
 
 /// A submodule's address, whose URL may be relative to that of the repository.
-fn resolve(text: &str, repository: &Address) -> Result<Address, Refused> {
+fn resolve(text: &str, repository: &Address) -> Result<Address, UrlError> {
     if text.starts_with("./") || text.starts_with("../") {
-        let relative = repository.relative(text).ok_or(Refused::Leaves)?;
-        return relative.map_err(Refused::Url);
+        let relative = repository.relative(text).ok_or(UrlError::Leaves)?;
+        return relative.map_err(UrlError::Url);
     }
-    let address = Address::parse(text).map_err(Refused::Url)?;
+    let address = Address::parse(text).map_err(UrlError::Url)?;
     match (&address, repository) {
         (Address::Http(url), _) if url.scheme() == "https" => Ok(address),
-        (Address::Http(_), _) => Err(Refused::NoTls),
+        (Address::Http(_), _) => Err(UrlError::NoTls),
         (Address::Ssh(other), Address::Ssh(own)) if other.has_login_of(own) => Ok(address),
-        (Address::Ssh(_), _) => Err(Refused::OtherSsh),
+        (Address::Ssh(_), _) => Err(UrlError::OtherSsh),
     }
 }
 
-/// The paths of a `.gitmodules`, and their URLs. What is no such pair is left out.
+/// The paths in a `.gitmodules` with their URLs. Entries without both are ignored.
 fn urls(file: &[u8]) -> Vec<(String, String)> {
     let text = String::from_utf8_lossy(file);
     let mut found = Vec::new();
@@ -193,25 +198,28 @@ mod tests {
             assert_eq!(found(text, base).unwrap(), expected);
         }
         let refused = |text: &str, base| found(text, base).unwrap_err();
-        assert!(matches!(refused("../../../x", http), Refused::Leaves));
+        assert!(matches!(refused("../../../x", http), UrlError::Leaves));
         for base in [http, ssh] {
             assert!(matches!(
                 refused("http://else.example/x", base),
-                Refused::NoTls
+                UrlError::NoTls
             ));
-            assert!(matches!(refused("git@else:x.git", base), Refused::OtherSsh));
+            assert!(matches!(
+                refused("git@else:x.git", base),
+                UrlError::OtherSsh
+            ));
             assert!(matches!(
                 refused("ssh://h:2222/x.git", base),
-                Refused::OtherSsh
+                UrlError::OtherSsh
             ));
             // An untrusted file must not choose the user that the key is offered for.
             assert!(matches!(
                 refused("ssh://root@h/lib", base),
-                Refused::OtherSsh
+                UrlError::OtherSsh
             ));
         }
         for text in ["file:///etc", "/etc", "https://me:s3cret@h/x"] {
-            let Refused::Url(error) = refused(text, http) else {
+            let UrlError::Url(error) = refused(text, http) else {
                 panic!("{text}")
             };
             assert!(!error.to_string().contains("s3cret"), "{error}");

@@ -48,11 +48,11 @@ pub(super) async fn pass_on(
 pub(super) struct DownloadError(#[from] pub(super) Error);
 
 impl Failure for DownloadError {
-    fn hope(&self) -> Option<Duration> {
+    fn retry_after(&self) -> Option<Duration> {
         match self.0.category() {
             // Wrong bytes would be wrong again; those before them are passed on.
             Category::Digest | Category::TooLarge => None,
-            _ => self.0.hope(),
+            _ => self.0.retry_after(),
         }
     }
 

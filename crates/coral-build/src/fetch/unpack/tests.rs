@@ -30,7 +30,7 @@ fn gzipped(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-fn unpacked(bytes: &[u8], kind: Kind) -> (tempfile::TempDir, Result<u64, String>) {
+fn unpacked(bytes: &[u8], kind: ArchiveKind) -> (tempfile::TempDir, Result<u64, String>) {
     let dir = tempfile::tempdir().unwrap();
     let mut to = Destination::open(dir.path(), 1 << 20).unwrap();
     let unpacked = unpack(&mut &bytes[..], kind, &mut to);
@@ -54,7 +54,7 @@ fn files_folders_and_links_of_a_tar_are_written_compressed_or_not() {
         ("./again", EntryType::Link, "web/main", b""),
     ]);
     for bytes in [tar.clone(), gzipped(&tar)] {
-        let (dir, bytes) = unpacked(&bytes, Kind::Folder);
+        let (dir, bytes) = unpacked(&bytes, ArchiveKind::Folder);
         assert_eq!(bytes, Ok(4));
         for name in ["web/main", "web/link", "again"] {
             let content = std::fs::read_to_string(dir.path().join(name)).unwrap();
@@ -75,7 +75,7 @@ fn a_file_that_is_larger_than_the_limit_is_refused_by_its_head_alone() {
     header.set_mode(0o644);
     header.set_cksum();
     let begun = [header.as_bytes(), &[1; 4096][..]].concat();
-    let (dir, refused) = unpacked(&begun, Kind::Folder);
+    let (dir, refused) = unpacked(&begun, ArchiveKind::Folder);
     let refused = refused.unwrap_err();
     assert!(refused.contains("larger than 1048576 bytes"), "{refused}");
     assert!(!dir.path().join("large").exists());
@@ -101,7 +101,7 @@ fn what_leads_out_of_the_source_or_is_no_file_is_refused_by_name() {
         ("x", EntryType::Fifo, "", "it is a pipe"),
     ] {
         let tar = tar_of(&[("first", FILE, "", b"1"), (name, kind, target, b"")]);
-        let (_dir, refused) = unpacked(&tar, Kind::Folder);
+        let (_dir, refused) = unpacked(&tar, ArchiveKind::Folder);
         let expected = format!("{name:?} in the source is refused: {problem}");
         assert_eq!(refused, Err(expected), "{name} -> {target}");
     }
@@ -120,7 +120,7 @@ fn nothing_is_written_through_a_link_of_the_same_archive() {
         ("name", SYMLINK, "real/file", b""),
         ("name", FILE, "", b"3"),
     ]);
-    let (dir, unpacked) = unpacked(&tar, Kind::Folder);
+    let (dir, unpacked) = unpacked(&tar, ArchiveKind::Folder);
     assert_eq!(unpacked, Ok(3));
     let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!(read("real/file"), "1");
@@ -132,15 +132,15 @@ fn nothing_is_written_through_a_link_of_the_same_archive() {
 fn an_archive_that_was_cut_is_not_taken_for_a_whole_one() {
     let tar = tar_of(&[("a", FILE, "", b"a"), ("b", FILE, "", &[7; 3000])]);
     for length in [100, 512, 1024, 1500, 2000, tar.len() - 1024] {
-        let (_dir, cut) = unpacked(&tar[..length], Kind::Folder);
+        let (_dir, cut) = unpacked(&tar[..length], ArchiveKind::Folder);
         assert!(cut.is_err(), "{length} of {}", tar.len());
     }
     let gzip = gzipped(&tar);
     for length in [5, gzip.len() / 2, gzip.len() - 8, gzip.len() - 1] {
-        let (_dir, cut) = unpacked(&gzip[..length], Kind::Folder);
+        let (_dir, cut) = unpacked(&gzip[..length], ArchiveKind::Folder);
         assert!(cut.is_err(), "{length} of {}", gzip.len());
     }
-    let (_dir, empty) = unpacked(b"", Kind::Folder);
+    let (_dir, empty) = unpacked(b"", ArchiveKind::Folder);
     assert!(empty.unwrap_err().ends_with("it is empty"));
 }
 
@@ -149,7 +149,7 @@ fn a_small_archive_that_unpacks_to_more_than_the_limit_is_refused() {
     let zeros = vec![0; 600 << 10];
     let gzip = gzipped(&tar_of(&[("a", FILE, "", &zeros), ("b", FILE, "", &zeros)]));
     assert!(gzip.len() < 1 << 18);
-    let (dir, refused) = unpacked(&gzip, Kind::Folder);
+    let (dir, refused) = unpacked(&gzip, ArchiveKind::Folder);
     assert!(
         refused
             .unwrap_err()
@@ -168,13 +168,13 @@ fn a_name_of_megabytes_is_refused_before_it_is_in_memory() {
     header.set_cksum();
     let mut tar = Builder::new(Vec::new());
     tar.append(&header, &name[..]).unwrap();
-    let (_dir, refused) = unpacked(&tar.into_inner().unwrap(), Kind::Folder);
+    let (_dir, refused) = unpacked(&tar.into_inner().unwrap(), ArchiveKind::Folder);
     assert!(refused.unwrap_err().contains("has over 262144 bytes"));
 }
 
 #[test]
 fn another_compression_is_named() {
-    let (_dir, refused) = unpacked(&[0x28, 0xb5, 0x2f, 0xfd, 0], Kind::Folder);
+    let (_dir, refused) = unpacked(&[0x28, 0xb5, 0x2f, 0xfd, 0], ArchiveKind::Folder);
     assert!(refused.unwrap_err().contains("compressed with zstd"));
 }
 
@@ -193,10 +193,10 @@ fn a_layer_removes_what_it_hides_and_a_folder_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let mut to = Destination::open(dir.path(), 1 << 20).unwrap();
     for layer in [&lower, &upper] {
-        unpack(&mut &layer[..], Kind::Layer, &mut to).unwrap();
+        unpack(&mut &layer[..], ArchiveKind::Layer, &mut to).unwrap();
     }
     let is_there = |name: &str| dir.path().join(name).exists();
     assert!(!is_there("a/one") && !is_there("b/two") && is_there("b/three"));
-    let (dir, _) = unpacked(&upper, Kind::Folder);
+    let (dir, _) = unpacked(&upper, ArchiveKind::Folder);
     assert!(dir.path().join("a/.wh.one").exists());
 }

@@ -6,15 +6,15 @@ use coral_api::image_build::BuildPhase;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
-use super::{Action, Deciding, is_suspended};
+use super::{Action, Planner, is_suspended};
 use crate::ObjectKey;
 use crate::builds::{names, outcome};
 
-impl Deciding<'_> {
+impl Planner<'_> {
     /// Deletes the oldest Jobs beyond those that are kept. The Job of the current run is always kept.
     pub(super) fn forget_history(&mut self, phase: Option<BuildPhase>) {
-        let (kept_succeeded, kept_failed) = self.seen.build.spec.kept_runs();
-        let others = self.seen.jobs.iter();
+        let (kept_succeeded, kept_failed) = self.input.build.spec.kept_runs();
+        let others = self.input.jobs.iter();
         let others = others.filter(|job| names::run_of(job) != Some(self.key));
         let mut others: Vec<&Arc<Job>> = others.filter(|job| has_job_ended(job)).collect();
         others.sort_by_key(|job| {

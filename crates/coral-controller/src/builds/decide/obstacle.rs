@@ -6,7 +6,7 @@ use coral_api::image_build::BuildSettings;
 use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt as _;
 
-use super::{Come, Deciding, RegistrySeen};
+use super::{Planner, RegistryReadiness, RunDecision};
 use crate::builds::job::PodSecurity;
 use crate::builds::names::is_like_a_host;
 use crate::builds::reason;
@@ -15,85 +15,85 @@ use crate::permission::Rights;
 /// The label by which a namespace says which pods it admits.
 pub(super) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 /// Pause before another look at a build that waits for an object that no watch covers.
-const SOON: Duration = Duration::from_secs(10);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
 
-impl Deciding<'_> {
+impl Planner<'_> {
     /// What stands in the way of a run.
-    pub(super) fn obstacle(&self, settings: &BuildSettings) -> Option<Come> {
-        let seen = self.seen;
-        let namespace = seen.build.namespace().unwrap_or_default();
+    pub(super) fn obstacle(&self, settings: &BuildSettings) -> Option<RunDecision> {
+        let input = self.input;
+        let namespace = input.build.namespace().unwrap_or_default();
         let (of, name) = &settings.registry;
         if is_like_a_host(&namespace) {
-            let says = format!(
+            let message = format!(
                 "{namespace}/ is reserved for images of a mirrored registry with that name: build \
                  in a namespace whose name cannot be a host"
             );
-            return Some(Come::pending(reason::NOT_ALLOWED, says));
+            return Some(RunDecision::pending(reason::NOT_ALLOWED, message));
         }
-        let (reason, says) = match seen.registry {
-            RegistrySeen::Missing => (
+        let (reason, message) = match input.registry {
+            RegistryReadiness::Missing => (
                 reason::NO_REGISTRY,
                 format!("there is no Registry {name} in namespace {of}"),
             ),
-            RegistrySeen::NotAllowed => (
+            RegistryReadiness::NotAllowed => (
                 reason::NOT_ALLOWED,
                 format!(
                     "the Registry {of}/{name} accepts no builds from namespace {namespace}: its \
                      builds.allowFrom has to select the namespace"
                 ),
             ),
-            _ if seen.rights == Rights::Refused => (reason::NOT_GRANTED, not_granted(&namespace)),
-            RegistrySeen::NotReady => (
+            _ if input.rights == Rights::Refused => (reason::NOT_GRANTED, not_granted(&namespace)),
+            RegistryReadiness::NotReady => (
                 reason::REGISTRY_NOT_READY,
                 format!("the Registry {of}/{name} is not ready"),
             ),
-            RegistrySeen::Ready => {
+            RegistryReadiness::Ready => {
                 return self.other_obstacle();
             }
         };
-        Some(Come::pending(reason, says))
+        Some(RunDecision::pending(reason, message))
     }
 
     /// The Pod Security level that the namespace enforces.
     pub(super) fn level(&self) -> PodSecurity {
-        match self.seen.labels.get(POD_SECURITY).map(String::as_str) {
+        match self.input.labels.get(POD_SECURITY).map(String::as_str) {
             Some("restricted") => PodSecurity::Restricted,
             _ => PodSecurity::Baseline,
         }
     }
 
-    fn other_obstacle(&self) -> Option<Come> {
-        let seen = self.seen;
-        let step = seen.build.spec.build.as_ref();
+    fn other_obstacle(&self) -> Option<RunDecision> {
+        let input = self.input;
+        let step = input.build.spec.build.as_ref();
         let names_image = step.is_some_and(|step| step.image.is_some());
         if self.level() == PodSecurity::Restricted && !names_image {
-            let says = "the namespace enforces the Pod Security level restricted, and the offered builder \
+            let message = "the namespace enforces the Pod Security level restricted, and the offered builder \
                         needs baseline: name a build.image that builds without root, or build in \
                         another namespace";
-            return Some(Come::pending(reason::POD_SECURITY, says));
+            return Some(RunDecision::pending(reason::POD_SECURITY, message));
         }
-        if seen.rights == Rights::Unknown {
-            let says = "Coral does not know yet whether it may run builds in the namespace";
-            return Some(Come::pending(reason::WAITING, says));
+        if input.rights == Rights::Unknown {
+            let message = "Coral does not know yet whether it may run builds in the namespace";
+            return Some(RunDecision::pending(reason::WAITING, message));
         }
-        if seen.ca.is_none() {
-            return Some(Come::pending(
+        if input.ca.is_none() {
+            return Some(RunDecision::pending(
                 reason::WAITING,
                 "Coral has no certificates yet",
             ));
         }
-        let foreign = seen.foreign.as_ref()?;
+        let foreign = input.foreign.as_ref()?;
         let name = foreign.name_any();
-        let says = if foreign.metadata.deletion_timestamp.is_some() || is_of_a_build(foreign) {
+        let message = if foreign.metadata.deletion_timestamp.is_some() || is_of_a_build(foreign) {
             format!("the Job {name} of an earlier build with this name still exists")
         } else {
             format!(
                 "the Job {name} was not made for this build: delete that Job, or rename the build"
             )
         };
-        let mut come = Come::pending(reason::NAME_TAKEN, says);
-        come.standing.next = seen.now.checked_add(SOON).ok();
-        Some(come)
+        let mut decision = RunDecision::pending(reason::NAME_TAKEN, message);
+        decision.state.next = input.now.checked_add(RECHECK_INTERVAL).ok();
+        Some(decision)
     }
 }
 

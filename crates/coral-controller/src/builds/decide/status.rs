@@ -6,62 +6,63 @@ use coral_api::metadata::time;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::{Come, Deciding};
+use super::{Planner, RunDecision};
 use crate::builds::reason;
 
 /// Bytes of `status.message`.
 const MAX_MESSAGE: usize = 2048;
 
-impl Deciding<'_> {
-    /// Since when the run waits for a slot. It keeps its place in the queue when it waits for something
-    /// else in between, or when its spec is changed. A suspended build gives its place up.
-    fn note_queue(&self, conditions: &mut Vec<Condition>, come: &Come) {
-        let standing = &come.standing;
-        let has_turn = come.job.is_none() && !standing.phase.is_final();
-        if !has_turn || self.seen.build.spec.suspend {
+impl Planner<'_> {
+    /// Updates the condition that records since when the run has waited for a slot. A run keeps its
+    /// place in the queue while it waits for something else, and when its spec changes. A suspended
+    /// build gives up its place.
+    fn update_queue_condition(&self, conditions: &mut Vec<Condition>, decision: &RunDecision) {
+        let state = &decision.state;
+        let may_queue = decision.job.is_none() && !state.phase.is_final();
+        if !may_queue || self.input.build.spec.suspend {
             conditions.retain(|it| it.type_ != kind::IN_QUEUE);
-        } else if standing.reason == reason::QUEUED {
-            let saying = ConditionUpdate {
+        } else if state.reason == reason::QUEUED {
+            let update = ConditionUpdate {
                 kind: kind::IN_QUEUE,
                 truth: Truth::True,
                 reason: reason::QUEUED,
                 message: "the run has waited since this time; the run that has waited longest \
                           begins next",
             };
-            let generation = self.seen.build.metadata.generation;
-            conditions::set(conditions, &saying, generation, self.seen.now);
+            let generation = self.input.build.metadata.generation;
+            conditions::set(conditions, &update, generation, self.input.now);
         }
     }
 
-    pub(super) fn said(&self, come: &Come) -> ImageBuildStatus {
-        let seen = self.seen;
-        let generation = seen.build.metadata.generation;
+    pub(super) fn new_status(&self, decision: &RunDecision) -> ImageBuildStatus {
+        let input = self.input;
+        let generation = input.build.metadata.generation;
         let before = self.status();
         let same_run = before.filter(|it| it.run.as_deref() == Some(self.key));
-        let standing = &come.standing;
+        let state = &decision.state;
         let mut conditions = before
             .and_then(|it| it.conditions.clone())
             .unwrap_or_default();
-        let saying = ConditionUpdate {
+        let update = ConditionUpdate {
             kind: kind::READY,
-            truth: Truth::from(standing.phase == BuildPhase::Succeeded),
-            reason: standing.reason,
-            message: &standing.says,
+            truth: Truth::from(state.phase == BuildPhase::Succeeded),
+            reason: state.reason,
+            message: &state.message,
         };
-        conditions::set(&mut conditions, &saying, generation, seen.now);
-        self.note_queue(&mut conditions, come);
+        conditions::set(&mut conditions, &update, generation, input.now);
+        self.update_queue_condition(&mut conditions, decision);
         let started = same_run.and_then(|it| it.start_time.clone());
-        let started = started.or_else(|| come.started.map(time));
+        let started = started.or_else(|| decision.started.map(time));
         let completed = same_run.and_then(|it| it.completion_time.clone());
-        let ended = standing.ended.unwrap_or(seen.now);
-        let completed = completed.or_else(|| standing.phase.is_final().then(|| time(ended)));
-        let reports = come.reports.clone();
+        let ended = state.ended.unwrap_or(input.now);
+        let completed = completed.or_else(|| state.phase.is_final().then(|| time(ended)));
+        let reports = decision.reports.clone();
         ImageBuildStatus {
             observed_generation: generation,
-            phase: Some(standing.phase),
+            phase: Some(state.phase),
             // No run is recorded before it begins: the spec of a waiting build may still change.
-            run: (come.job.is_some() || standing.phase.is_final()).then(|| self.key.to_owned()),
-            job: come.job.clone(),
+            run: (decision.job.is_some() || state.phase.is_final()).then(|| self.key.to_owned()),
+            job: decision.job.clone(),
             digest: reports.digest,
             source: reports.source,
             outputs: reports.outputs,
@@ -69,16 +70,17 @@ impl Deciding<'_> {
             durations: reports.durations,
             start_time: started,
             completion_time: completed,
-            message: standing.lines.as_deref().map(|it| cut(it, MAX_MESSAGE)),
+            message: state.lines.as_deref().map(|it| cut(it, MAX_MESSAGE)),
             conditions: Some(conditions),
         }
     }
 }
 
-/// The status after a refused request: the run is as far as it was before.
-pub(in crate::builds) fn troubled(
+/// The status after a refused request: the progress of the run stays, with the failure as its
+/// condition.
+pub(in crate::builds) fn failure_status(
     build: &ImageBuild,
-    says: &str,
+    message: &str,
     now: Timestamp,
 ) -> ImageBuildStatus {
     let key = build.spec.run_key();
@@ -96,13 +98,13 @@ pub(in crate::builds) fn troubled(
     status.observed_generation = generation;
     status.phase = status.phase.or(Some(BuildPhase::Pending));
     let mut conditions = status.conditions.take().unwrap_or_default();
-    let saying = ConditionUpdate {
+    let update = ConditionUpdate {
         kind: kind::READY,
         truth: Truth::False,
         reason: reason::APPLY_FAILED,
-        message: says,
+        message,
     };
-    conditions::set(&mut conditions, &saying, generation, now);
+    conditions::set(&mut conditions, &update, generation, now);
     status.conditions = Some(conditions);
     status
 }

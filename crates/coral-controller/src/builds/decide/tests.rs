@@ -34,19 +34,19 @@ fn build_with(more: &Value) -> ImageBuild {
 }
 
 /// A build that may run, of which nothing is there yet.
-fn ready_for(build: ImageBuild) -> Observed {
-    Observed {
+fn ready_for(build: ImageBuild) -> BuildInput {
+    BuildInput {
         build: Arc::new(build),
         rights: Rights::Granted,
-        registry: RegistrySeen::Ready,
+        registry: RegistryReadiness::Ready,
         labels: BTreeMap::new(),
         jobs: Vec::new(),
         foreign: None,
         pod: None,
-        told: None,
+        push_result: None,
         pushed: BTreeSet::new(),
         node: None,
-        around: Some(Surroundings {
+        installation: Some(Installation {
             image: "coral:1".to_owned(),
             builder: None,
             controller: "https://coral-controller.coral-system.svc:443".to_owned(),
@@ -59,12 +59,12 @@ fn ready_for(build: ImageBuild) -> Observed {
     }
 }
 
-fn seen() -> Observed {
+fn input() -> BuildInput {
     ready_for(build_with(&json!({})))
 }
 
 /// The Job that the plan makes, as an API server stores it.
-fn made(plan: &Plan) -> Job {
+fn created(plan: &Plan) -> Job {
     let [Action::Create(job)] = &plan.actions[..] else {
         panic!("{:?}", plan.actions);
     };
@@ -75,51 +75,51 @@ fn made(plan: &Plan) -> Job {
 }
 
 /// The build whose Job is there, as after the first pass.
-fn begun(mut seen: Observed) -> Observed {
-    let plan = decide(&seen);
-    let job = made(&plan);
-    after(&mut seen, &plan);
-    seen.jobs = vec![Arc::new(job)];
-    seen
+fn begun(mut input: BuildInput) -> BuildInput {
+    let plan = decide(&input);
+    let job = created(&plan);
+    after(&mut input, &plan);
+    input.jobs = vec![Arc::new(job)];
+    input
 }
 
 /// The build whose Job runs.
-fn running(seen: Observed) -> Observed {
-    let mut seen = begun(seen);
-    change_job(&mut seen, |job| {
+fn running(input: BuildInput) -> BuildInput {
+    let mut input = begun(input);
+    change_job(&mut input, |job| {
         job.spec.as_mut().unwrap().suspend = Some(false);
     });
-    seen
+    input
 }
 
-fn change_job(seen: &mut Observed, change: impl FnOnce(&mut Job)) {
-    let mut job = seen.jobs[0].as_ref().clone();
+fn change_job(input: &mut BuildInput, change: impl FnOnce(&mut Job)) {
+    let mut job = input.jobs[0].as_ref().clone();
     change(&mut job);
-    seen.jobs[0] = Arc::new(job);
+    input.jobs[0] = Arc::new(job);
 }
 
 /// Has the object say what the plan says.
-fn after(seen: &mut Observed, plan: &Plan) {
-    let mut build = seen.build.as_ref().clone();
+fn after(input: &mut BuildInput, plan: &Plan) {
+    let mut build = input.build.as_ref().clone();
     build.status = Some(plan.status.clone());
-    seen.build = Arc::new(build);
+    input.build = Arc::new(build);
 }
 
 /// A change of the spec, as the API server notes it.
-fn change_spec(seen: &mut Observed, change: impl FnOnce(&mut ImageBuild)) {
-    let mut build = seen.build.as_ref().clone();
+fn change_spec(input: &mut BuildInput, change: impl FnOnce(&mut ImageBuild)) {
+    let mut build = input.build.as_ref().clone();
     change(&mut build);
     build.metadata.generation = build.metadata.generation.map(|it| it + 1);
-    seen.build = Arc::new(build);
+    input.build = Arc::new(build);
 }
 
-fn with_pod(seen: &mut Observed, status: &Value) {
+fn with_pod(input: &mut BuildInput, status: &Value) {
     let pod = json!({
         "metadata": {"name": "shop-x", "namespace": "team-a"},
         "spec": {"containers": [], "hostUsers": false, "nodeName": "node1"},
         "status": status,
     });
-    seen.pod = Some(Arc::new(serde_json::from_value(pod).unwrap()));
+    input.pod = Some(Arc::new(serde_json::from_value(pod).unwrap()));
 }
 
 /// The reason and message of the condition `Ready`.
@@ -131,7 +131,7 @@ fn ready(plan: &Plan) -> (BuildPhase, String, String) {
 }
 
 #[track_caller]
-fn says(plan: &Plan, phase: BuildPhase, reason: &str, part: &str) {
+fn assert_ready(plan: &Plan, phase: BuildPhase, reason: &str, part: &str) {
     let found = ready(plan);
     assert_eq!((found.0, found.1.as_str()), (phase, reason), "{}", found.2);
     assert!(found.2.contains(part), "{}", found.2);
@@ -139,8 +139,8 @@ fn says(plan: &Plan, phase: BuildPhase, reason: &str, part: &str) {
 
 #[test]
 fn a_build_that_may_run_becomes_a_job_that_waits_to_be_looked_at() {
-    let plan = decide(&seen());
-    let job = made(&plan);
+    let plan = decide(&input());
+    let job = created(&plan);
     let spec = job.spec.unwrap();
     assert_eq!(spec.suspend, Some(true));
     assert_eq!(spec.backoff_limit, Some(0));
@@ -148,13 +148,13 @@ fn a_build_that_may_run_becomes_a_job_that_waits_to_be_looked_at() {
     let owner = &job.metadata.owner_references.unwrap()[0];
     assert_eq!((owner.uid.as_str(), owner.controller), (UID, Some(true)));
     assert_eq!(plan.status.job, job.metadata.name);
-    assert_eq!(plan.status.run, Some(seen().build.spec.run_key()));
-    says(&plan, BuildPhase::Pending, "Running", "the Job");
+    assert_eq!(plan.status.run, Some(input().build.spec.run_key()));
+    assert_ready(&plan, BuildPhase::Pending, "Running", "the Job");
 }
 
 #[test]
 fn a_job_that_is_as_it_was_asked_for_is_started_with_what_its_steps_read() {
-    let plan = decide(&begun(seen()));
+    let plan = decide(&begun(input()));
     let [Action::Start { job, config_map }] = &plan.actions[..] else {
         panic!("{:?}", plan.actions);
     };
@@ -178,11 +178,11 @@ fn a_job_without_its_user_namespace_does_not_run_unless_the_build_asks_for_it() 
         let template = &mut job.spec.as_mut().unwrap().template;
         template.spec.as_mut().unwrap().host_users = None;
     };
-    let mut dropped = begun(seen());
+    let mut dropped = begun(input());
     change_job(&mut dropped, drop_field);
     let plan = decide(&dropped);
     assert_eq!(plan.actions, []);
-    says(
+    assert_ready(
         &plan,
         BuildPhase::Failed,
         "UserNamespacesUnsupported",
@@ -201,24 +201,24 @@ fn a_job_without_its_user_namespace_does_not_run_unless_the_build_asks_for_it() 
     );
 }
 
-type Change = fn(&mut Observed);
+type Change = fn(&mut BuildInput);
 
 #[test]
 fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
     let restricted = BTreeMap::from([(obstacle::POD_SECURITY.to_owned(), "restricted".to_owned())]);
     let cases: [(Change, &str, &str); 7] = [
         (
-            |it| it.registry = RegistrySeen::Missing,
+            |it| it.registry = RegistryReadiness::Missing,
             "NoRegistry",
             "no Registry reg in namespace coral-system",
         ),
         (
-            |it| it.registry = RegistrySeen::NotAllowed,
+            |it| it.registry = RegistryReadiness::NotAllowed,
             "NotAllowed",
             "builds.allowFrom",
         ),
         (
-            |it| it.registry = RegistrySeen::NotReady,
+            |it| it.registry = RegistryReadiness::NotReady,
             "RegistryNotReady",
             "coral-system/reg",
         ),
@@ -233,40 +233,45 @@ fn what_stands_in_the_way_is_said_with_what_to_do_and_nothing_is_made() {
             "whether it may run",
         ),
         (|it| it.ca = None, "Waiting", "certificates"),
-        (|it| it.around = None, "Waiting", "image"),
+        (|it| it.installation = None, "Waiting", "image"),
     ];
     for (change, reason, part) in cases {
-        let mut seen = seen();
-        change(&mut seen);
-        let plan = decide(&seen);
+        let mut input = input();
+        change(&mut input);
+        let plan = decide(&input);
         assert_eq!(plan.actions, [], "{reason}");
-        says(&plan, BuildPhase::Pending, reason, part);
+        assert_ready(&plan, BuildPhase::Pending, reason, part);
         assert_eq!(plan.status.run, None, "{reason}: it may still run");
     }
     let mut offered = ready_for(build_with(&json!({"build": {}})));
-    offered.around.as_mut().unwrap().builder = Some("coral-builder:1".to_owned());
+    offered.installation.as_mut().unwrap().builder = Some("coral-builder:1".to_owned());
     offered.labels = restricted.clone();
     let plan = decide(&offered);
     assert_eq!(plan.actions, []);
     let part = "name a build.image that builds without root";
-    says(&plan, BuildPhase::Pending, "PodSecurity", part);
-    let mut named = seen();
+    assert_ready(&plan, BuildPhase::Pending, "PodSecurity", part);
+    let mut named = input();
     named.labels = restricted;
-    let pod = made(&decide(&named)).spec.unwrap().template.spec.unwrap();
+    let pod = created(&decide(&named))
+        .spec
+        .unwrap()
+        .template
+        .spec
+        .unwrap();
     let user = pod.security_context.and_then(|it| it.run_as_user);
     assert_eq!(user, Some(65532));
 }
 
 #[test]
 fn a_namespace_with_the_name_of_a_mirrored_registry_runs_no_build() {
-    let mut seen = seen();
-    let mut build = seen.build.as_ref().clone();
+    let mut input = input();
+    let mut build = input.build.as_ref().clone();
     build.metadata.namespace = Some("localhost".to_owned());
     build.spec.output.tags = vec!["localhost/shop:3".to_owned()];
-    seen.build = Arc::new(build);
-    let plan = decide(&seen);
+    input.build = Arc::new(build);
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
-    says(
+    assert_ready(
         &plan,
         BuildPhase::Pending,
         "NotAllowed",
@@ -288,11 +293,11 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     slots.begins(&ObjectKey::new("team-a", "other"));
     let full = slots.full(&at);
 
-    let mut waits = seen();
+    let mut waits = input();
     waits.full = full;
     let plan = decide(&waits);
     assert_eq!(plan.actions, []);
-    says(&plan, BuildPhase::Pending, "Queued", "--max-builds");
+    assert_ready(&plan, BuildPhase::Pending, "Queued", "--max-builds");
     assert!(is_queued(Some(&plan.status)) && !plan.begins());
     assert_eq!(plan.status.run, None);
     let since = |plan: &Plan| {
@@ -306,7 +311,7 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     waits.now = now()
         .saturating_add(std::time::Duration::from_mins(1))
         .unwrap();
-    waits.registry = RegistrySeen::NotReady;
+    waits.registry = RegistryReadiness::NotReady;
     let plan = decide(&waits);
     assert_eq!(since(&plan), Some(now()));
     assert!(!is_queued(Some(&plan.status)));
@@ -315,30 +320,35 @@ fn a_build_beyond_the_bound_waits_and_one_that_has_begun_goes_on() {
     let mut leaves = waits.clone();
     change_spec(&mut leaves, |build| build.spec.suspend = true);
     assert_eq!(since(&decide(&leaves)), None);
-    leaves.registry = RegistrySeen::Ready;
+    leaves.registry = RegistryReadiness::Ready;
     assert_eq!(since(&decide(&leaves)), None);
-    (waits.registry, waits.full) = (RegistrySeen::Ready, None);
+    (waits.registry, waits.full) = (RegistryReadiness::Ready, None);
     assert_eq!(since(&decide(&waits)), None);
 
-    let mut runs = begun(seen());
+    let mut runs = begun(input());
     runs.full = full;
     assert!(matches!(decide(&runs).actions[..], [Action::Start { .. }]));
     let mut suspended = ready_for(build_with(&json!({"suspend": true})));
     suspended.full = full;
-    says(&decide(&suspended), BuildPhase::Pending, "Suspended", "");
+    assert_ready(&decide(&suspended), BuildPhase::Pending, "Suspended", "");
 }
 
 #[test]
 fn a_build_that_names_no_builder_has_the_one_of_the_installation() {
-    let mut seen = ready_for(build_with(&json!({"build": {}})));
-    says(
-        &decide(&seen),
+    let mut input = ready_for(build_with(&json!({"build": {}})));
+    assert_ready(
+        &decide(&input),
         BuildPhase::Pending,
         "NoBuilderImage",
         "--builder-image",
     );
-    seen.around.as_mut().unwrap().builder = Some("coral-builder:1".to_owned());
-    let pod = made(&decide(&seen)).spec.unwrap().template.spec.unwrap();
+    input.installation.as_mut().unwrap().builder = Some("coral-builder:1".to_owned());
+    let pod = created(&decide(&input))
+        .spec
+        .unwrap()
+        .template
+        .spec
+        .unwrap();
     let build = &pod.init_containers.unwrap()[1];
     assert_eq!(build.image.as_deref(), Some("coral-builder:1"));
 }
@@ -349,7 +359,7 @@ fn a_spec_that_means_nothing_ends_at_once_with_the_first_problem() {
     let wrong = ready_for(build_with(&json!({"output": output, "timeout": "soon"})));
     let plan = decide(&wrong);
     assert_eq!(plan.actions, []);
-    says(&plan, BuildPhase::Failed, "InvalidSpec", "(and 1 more)");
+    assert_ready(&plan, BuildPhase::Failed, "InvalidSpec", "(and 1 more)");
     let mut settled = wrong.clone();
     after(&mut settled, &plan);
     assert!(is_settled(&settled.build));
@@ -357,13 +367,13 @@ fn a_spec_that_means_nothing_ends_at_once_with_the_first_problem() {
 
 #[test]
 fn a_job_of_another_owner_is_not_touched() {
-    let mut seen = seen();
-    let mut job = made(&decide(&seen));
+    let mut input = input();
+    let mut job = created(&decide(&input));
     job.metadata.owner_references = None;
-    seen.foreign = Some(Arc::new(job));
-    let plan = decide(&seen);
+    input.foreign = Some(Arc::new(job));
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
-    says(
+    assert_ready(
         &plan,
         BuildPhase::Pending,
         "NameTaken",
@@ -374,41 +384,41 @@ fn a_job_of_another_owner_is_not_touched() {
 
 #[test]
 fn a_build_that_is_suspended_from_the_start_runs_nothing_until_it_no_longer_is() {
-    let mut seen = ready_for(build_with(&json!({"suspend": true})));
-    let plan = decide(&seen);
+    let mut input = ready_for(build_with(&json!({"suspend": true})));
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
-    says(&plan, BuildPhase::Pending, "Suspended", "suspend is true");
-    after(&mut seen, &plan);
-    change_spec(&mut seen, |build| {
+    assert_ready(&plan, BuildPhase::Pending, "Suspended", "suspend is true");
+    after(&mut input, &plan);
+    change_spec(&mut input, |build| {
         build.spec.suspend = false;
     });
-    made(&decide(&seen));
+    created(&decide(&input));
 }
 
 #[test]
 fn a_run_that_has_ended_is_never_begun_again_though_its_job_is_gone() {
-    let mut seen = running(seen());
-    let plan = decide(&seen);
+    let mut input = running(input());
+    let plan = decide(&input);
     let mut ended = plan.clone();
     ended.status.phase = Some(BuildPhase::Succeeded);
-    after(&mut seen, &ended);
-    seen.jobs.clear();
-    assert!(is_settled(&seen.build));
-    change_spec(&mut seen, |build| {
+    after(&mut input, &ended);
+    input.jobs.clear();
+    assert!(is_settled(&input.build));
+    change_spec(&mut input, |build| {
         build.spec.timeout = Some("1h".to_owned());
     });
-    assert!(!is_settled(&seen.build));
-    let plan = decide(&seen);
+    assert!(!is_settled(&input.build));
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
     assert_eq!(plan.status.phase, Some(BuildPhase::Succeeded));
     assert_eq!(plan.status.observed_generation, Some(2));
-    after(&mut seen, &plan);
-    assert!(is_settled(&seen.build));
-    change_spec(&mut seen, |build| {
+    after(&mut input, &plan);
+    assert!(is_settled(&input.build));
+    change_spec(&mut input, |build| {
         build.spec.rerun = Some("again".to_owned());
     });
-    let again = decide(&seen);
-    made(&again);
+    let again = decide(&input);
+    created(&again);
     assert_eq!(again.status.phase, Some(BuildPhase::Pending));
     assert_eq!(again.status.digest, None, "nothing of the run before");
     assert_eq!(again.status.completion_time, None);

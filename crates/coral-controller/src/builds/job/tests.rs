@@ -16,7 +16,7 @@ fn pod_at(level: PodSecurity, spec: &Value) -> PodSpec {
     }))
     .unwrap();
     let settings = build.settings().unwrap();
-    let around = Surroundings {
+    let installation = Installation {
         image: "coral:1".to_owned(),
         builder: Some("coral-builder:1".to_owned()),
         controller: "https://coral-controller.coral-system.svc:443".to_owned(),
@@ -25,7 +25,7 @@ fn pod_at(level: PodSecurity, spec: &Value) -> PodSpec {
         build: &build,
         settings: &settings,
         key: "0123abcd",
-        around: &around,
+        installation: &installation,
         level,
     };
     let spec = run.job().unwrap().spec.unwrap();

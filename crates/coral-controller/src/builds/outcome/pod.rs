@@ -57,14 +57,14 @@ pub(super) fn waiting(pod: &Pod) -> Option<(&'static str, String)> {
         let name = step.name();
         match why {
             "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                let says =
+                let message =
                     format!("the image of the step {name} cannot be pulled: {why}: {message}");
-                return Some((reason::IMAGE_PULL, says));
+                return Some((reason::IMAGE_PULL, message));
             }
             "" | "PodInitializing" | "ContainerCreating" => {}
             _ => {
-                let says = format!("the step {name} cannot start: {why}: {message}");
-                return Some((reason::NOT_STARTED, says));
+                let message = format!("the step {name} cannot start: {why}: {message}");
+                return Some((reason::NOT_STARTED, message));
             }
         }
     }

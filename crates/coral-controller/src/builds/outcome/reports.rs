@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::pod::terminated;
 use super::text::advised;
-use crate::results::Told;
+use crate::results::PushResult;
 
 /// Bytes of the message of an output.
 const MAX_OUTPUT_MESSAGE: usize = 1024;
@@ -23,20 +23,21 @@ pub(in crate::builds) struct Reports {
     pub(in crate::builds) durations: Option<BuildDurations>,
 }
 
-/// What the step `push` reported: in its pod, or itself.
-pub(super) fn push_report(pod: &Pod, told: Option<&Told>) -> Option<PushReport> {
+/// The report of the step `push`: from its termination message, or from its request to the
+/// controller.
+pub(super) fn push_report(pod: &Pod, push_result: Option<&PushResult>) -> Option<PushReport> {
     let message = terminated(pod, Step::Push).and_then(|ended| ended.message.as_deref());
     let reported = message.and_then(|message| serde_json::from_str(message).ok());
-    reported.or_else(|| told.map(|it| it.report.clone()))
+    reported.or_else(|| push_result.map(|it| it.report.clone()))
 }
 
 /// What the steps of the pod reported.
-pub(in crate::builds) fn reports(pod: &Pod, told: Option<&Told>) -> Reports {
+pub(in crate::builds) fn reports(pod: &Pod, push_result: Option<&PushResult>) -> Reports {
     let fetched = terminated(pod, Step::Fetch).filter(|it| it.exit_code == 0);
     let fetched = fetched.and_then(|it| it.message.as_deref());
     let fetched = fetched.and_then(|text| serde_json::from_str::<FetchReport>(text).ok());
-    let pushed = push_report(pod, told);
-    let exact = Exact {
+    let pushed = push_report(pod, push_result);
+    let measured = MeasuredDurations {
         fetch: fetched.as_ref().and_then(|it| it.milliseconds),
         push: pushed.as_ref().and_then(|it| it.milliseconds),
     };
@@ -51,7 +52,7 @@ pub(in crate::builds) fn reports(pod: &Pod, told: Option<&Told>) -> Reports {
             mounted: i64::try_from(it.bytes.mounted).ok(),
         }),
         outputs: pushed.map(|it| it.outputs.into_iter().map(output).collect()),
-        durations: durations(pod, exact),
+        durations: durations(pod, measured),
     }
 }
 
@@ -71,26 +72,26 @@ fn output(pushed: contract::PushedOutput) -> BuiltOutput {
 
 /// What Coral's own steps measured, in milliseconds.
 #[derive(Debug, Clone, Copy)]
-struct Exact {
+struct MeasuredDurations {
     fetch: Option<u64>,
     push: Option<u64>,
 }
 
 /// How long the steps took: Coral's own steps as they measured it, and the user's container as the node
 /// reports it, in whole seconds.
-fn durations(pod: &Pod, exact: Exact) -> Option<BuildDurations> {
+fn durations(pod: &Pod, measured: MeasuredDurations) -> Option<BuildDurations> {
     let took = |step| {
         let ended = terminated(pod, step)?;
         let (began, ended) = (ended.started_at.as_ref()?, ended.finished_at.as_ref()?);
         // A container that never started is reported to have started in 1970.
         (began.0 > Timestamp::UNIX_EPOCH).then_some(())?;
         let seconds = ended.0.as_second().saturating_sub(began.0.as_second());
-        Some(words(u64::try_from(seconds).unwrap_or_default()))
+        Some(duration_text(u64::try_from(seconds).unwrap_or_default()))
     };
     let durations = BuildDurations {
-        fetch: exact.fetch.map(tenths).or_else(|| took(Step::Fetch)),
+        fetch: measured.fetch.map(tenths).or_else(|| took(Step::Fetch)),
         build: took(Step::Build),
-        push: exact.push.map(tenths).or_else(|| took(Step::Push)),
+        push: measured.push.map(tenths).or_else(|| took(Step::Push)),
     };
     (durations != BuildDurations::default()).then_some(durations)
 }
@@ -99,12 +100,12 @@ fn durations(pod: &Pod, exact: Exact) -> Option<BuildDurations> {
 fn tenths(milliseconds: u64) -> String {
     match milliseconds / 100 {
         tenths @ 0..100 => format!("{}.{}s", tenths / 10, tenths % 10),
-        _ => words(milliseconds / 1000),
+        _ => duration_text(milliseconds / 1000),
     }
 }
 
 /// `3s`, `2m5s`, `1h0m3s`.
-pub(in crate::builds) fn words(seconds: u64) -> String {
+pub(in crate::builds) fn duration_text(seconds: u64) -> String {
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {
         (0, 0) => format!("{seconds}s"),
@@ -119,9 +120,12 @@ mod tests {
 
     #[test]
     fn times_are_said_as_kubernetes_says_them() {
-        let said = [0, 59, 65, 3600, 3723].map(words);
-        assert_eq!(said, ["0s", "59s", "1m5s", "1h0m0s", "1h2m3s"]);
-        let said = [0, 49, 417, 9_999, 10_000, 3_723_999].map(tenths);
-        assert_eq!(said, ["0.0s", "0.0s", "0.4s", "9.9s", "10s", "1h2m3s"]);
+        let new_status = [0, 59, 65, 3600, 3723].map(duration_text);
+        assert_eq!(new_status, ["0s", "59s", "1m5s", "1h0m0s", "1h2m3s"]);
+        let new_status = [0, 49, 417, 9_999, 10_000, 3_723_999].map(tenths);
+        assert_eq!(
+            new_status,
+            ["0.0s", "0.0s", "0.4s", "9.9s", "10s", "1h2m3s"]
+        );
     }
 }

@@ -104,7 +104,7 @@ fn what_runs_comes_first_and_then_what_waits_longest_also_for_a_controller_that_
 fn a_run_whose_job_was_made_has_begun_before_its_status_says_so() {
     let mut queue = Queue::default();
     let mut open = Open::from([(key("n", "a"), build("1", 10))]);
-    queue.has_made(&key("n", "a"), &open[&key("n", "a")]);
+    queue.record_created(&key("n", "a"), &open[&key("n", "a")]);
     open.insert(key("n", "b"), build("1", 0));
     assert_eq!(names_of(&queue.order(&open, at(20))), ["a", "b"]);
     let full = |queue: &Queue, open: &Open| {
@@ -241,27 +241,32 @@ fn pod(phase: &str) -> Value {
 }
 
 /// What is left, and when that changes, beside the present run of a build of which only the run is known.
-fn left(jobs: &[Value], pods: &[Value], present: Option<&str>, now: i64) -> (usize, Option<i64>) {
+fn leftover(
+    jobs: &[Value],
+    pods: &[Value],
+    present: Option<&str>,
+    now: i64,
+) -> (usize, Option<i64>) {
     let counted = present.map(|run| ("b", run.to_owned()));
     let ended = |pod: &Pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed");
     let (found, counted) = (workloads(jobs, pods), counted.into_iter().collect());
-    let left = LingeringRuns::find(&found, &counted, ended, at(now));
-    let next = left.next.map(|it| it.as_second() - at(0).as_second());
+    let leftover = LeftoverRuns::find(&found, &counted, ended, at(now));
+    let next = leftover.next.map(|it| it.as_second() - at(0).as_second());
     (
-        left.by_namespace.get("a").copied().unwrap_or_default(),
+        leftover.by_namespace.get("a").copied().unwrap_or_default(),
         next,
     )
 }
 
 #[test]
 fn a_job_that_outlives_its_build_keeps_its_slot_until_it_has_ended() {
-    let left = |more: &Value| left(&[with(job_of("1"), more)], &[], None, 0).0;
-    assert_eq!(left(&json!({})), 1);
+    let leftover = |more: &Value| leftover(&[with(job_of("1"), more)], &[], None, 0).0;
+    assert_eq!(leftover(&json!({})), 1);
     let ended = json!({"conditions": [{"type": "Complete", "status": "True"}]});
-    assert_eq!(left(&json!({"/status": ended})), 0);
-    assert_eq!(left(&json!({"/spec/suspend": true})), 0);
+    assert_eq!(leftover(&json!({"/status": ended})), 0);
+    assert_eq!(leftover(&json!({"/spec/suspend": true})), 0);
     let deleted = json!({"/metadata/deletionTimestamp": at(0).to_string()});
-    assert_eq!(left(&deleted), 1, "a finalizer keeps it");
+    assert_eq!(leftover(&deleted), 1, "a finalizer keeps it");
 
     let found = workloads(&[job_of("1")], &[]);
     let slots = |bounds| Queue::default().slots(&Open::new(), &found, |_| false, bounds, at(0));
@@ -286,18 +291,18 @@ fn the_run_of_an_earlier_spec_keeps_its_slot_until_the_node_has_ended_its_pod() 
     ] {
         let job = std::slice::from_ref(&job);
         assert_eq!(
-            left(job, &pods, Some("1"), 0),
+            leftover(job, &pods, Some("1"), 0),
             (0, None),
             "it is counted: {what}"
         );
         assert_eq!(
-            left(job, &pods, Some("2"), 0),
+            leftover(job, &pods, Some("2"), 0),
             (1, None),
             "another spec: {what}"
         );
     }
     assert_eq!(
-        left(std::slice::from_ref(&job), &[pod("Failed")], None, 0),
+        leftover(std::slice::from_ref(&job), &[pod("Failed")], None, 0),
         (0, None)
     );
     // Its Job is gone, or was suspended, and the node ends the pod.
@@ -305,10 +310,10 @@ fn the_run_of_an_earlier_spec_keeps_its_slot_until_the_node_has_ended_its_pod() 
     let ends = with(pod("Running"), &ends);
     let suspended = with(job, &json!({"/spec/suspend": true}));
     for jobs in [vec![], vec![suspended]] {
-        let left = |now| left(&jobs, std::slice::from_ref(&ends), None, now);
-        assert_eq!(left(0), (1, Some(70)));
-        assert_eq!(left(69), (1, Some(70)));
-        assert_eq!(left(70), (0, None), "a node that is lost ends nothing");
+        let leftover = |now| leftover(&jobs, std::slice::from_ref(&ends), None, now);
+        assert_eq!(leftover(0), (1, Some(70)));
+        assert_eq!(leftover(69), (1, Some(70)));
+        assert_eq!(leftover(70), (0, None), "a node that is lost ends nothing");
     }
     // The build whose spec was changed: its next run waits for the one before.
     let mut changed = build("2", 0).as_ref().clone();

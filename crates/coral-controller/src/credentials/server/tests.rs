@@ -68,7 +68,7 @@ fn endpoint(
     let (client, server) = pair();
     server.serve(answer);
     let key = SigningKey::from_pem(SigningKey::generate_pem().unwrap().as_bytes()).unwrap();
-    let material = Material::default();
+    let material = SigningMaterial::default();
     material.set(key.clone());
     let (metrics, results) = (CredentialMetrics::default(), Results::default());
     let endpoint = Endpoint::new(client, material, metrics, results);
@@ -217,7 +217,7 @@ async fn without_the_signing_key_the_answer_is_to_ask_again() {
     let metrics = CredentialMetrics::default();
     let router = router(Endpoint::new(
         client,
-        Material::default(),
+        SigningMaterial::default(),
         metrics,
         Results::default(),
     ));
@@ -251,7 +251,7 @@ fn taking(
         results.lead(&Changes::default());
     }
     let metrics = CredentialMetrics::default();
-    let endpoint = Endpoint::new(client, Material::default(), metrics, results.clone());
+    let endpoint = Endpoint::new(client, SigningMaterial::default(), metrics, results.clone());
     (router(endpoint), results)
 }
 
@@ -260,7 +260,7 @@ async fn the_result_of_the_push_that_runs_is_taken_under_the_uid_of_its_pod() {
     let (router, results) = taking(true, pushing);
     let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
     assert_eq!(status, StatusCode::NO_CONTENT, "{body}");
-    assert_eq!(results.of("pod").unwrap().report.digest, "sha256:aa");
+    assert_eq!(results.for_pod("pod").unwrap().report.digest, "sha256:aa");
 }
 
 #[tokio::test]
@@ -282,7 +282,7 @@ async fn a_result_is_refused_as_a_credential_is_and_where_none_is_read() {
         assert_eq!(answered.as_u16(), status, "{answer}");
         let message = answer["message"].as_str().unwrap();
         assert!(message.contains(said), "{message}");
-        assert_eq!(results.of("pod"), None);
+        assert_eq!(results.for_pod("pod"), None);
     }
     let ends = |field: &'static str, value: Value| {
         taking(true, move |asked| {
@@ -302,7 +302,7 @@ async fn a_result_is_refused_as_a_credential_is_and_where_none_is_read() {
         let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
         assert_eq!(status, StatusCode::FORBIDDEN, "{body}");
         assert!(body.to_string().contains(said), "{body}");
-        assert_eq!(results.of("pod"), None);
+        assert_eq!(results.for_pod("pod"), None);
     }
     let (router, _) = taking(false, pushing);
     let (status, body) = send(&router, RESULTS_PATH, Some("Bearer good"), REPORT).await;
@@ -325,7 +325,7 @@ async fn every_request_is_counted_by_what_was_asked_for_and_what_came_of_it() {
     server.serve(pushing);
     let (metrics, results) = (CredentialMetrics::default(), Results::default());
     let key = SigningKey::from_pem(SigningKey::generate_pem().unwrap().as_bytes()).unwrap();
-    let material = Material::default();
+    let material = SigningMaterial::default();
     material.set(key);
     let endpoint = Endpoint::new(client, material, metrics.clone(), results.clone());
     let router = router(endpoint);

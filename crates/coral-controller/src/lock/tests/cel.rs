@@ -8,7 +8,7 @@ use kube_cel::cel::{Context, Value as Cel};
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::{REGISTRY, locked, observed, route};
+use super::{REGISTRY, input, locked, route};
 use crate::lock::decide::{LockState, decide};
 use crate::lock::generate;
 
@@ -84,7 +84,7 @@ impl Policy {
 
 fn lock_policies(hosts: &[&str]) -> (Policy, Policy) {
     let routes = [route("r", hosts)];
-    let decision = decide(&observed(vec![locked(&json!({}))], &routes));
+    let decision = decide(&input(vec![locked(&json!({}))], &routes));
     let lock = decision.lock.unwrap();
     let [pods, _] = generate::pods(&lock);
     let [templates, _] = generate::templates(&lock).unwrap();

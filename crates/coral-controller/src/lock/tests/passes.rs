@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::runtime::watcher;
 use serde_json::{Value, json};
 
-use super::{REGISTRY, locked, observed, policy, route};
+use super::{REGISTRY, input, locked, policy, route};
 use crate::lock::decide::decide;
 use crate::lock::objects::LockObjects;
 use crate::lock::{LockPart, generate};
@@ -17,7 +17,7 @@ use crate::store::Store;
 /// Registry and `stored`.
 fn part(routes: &[Value], stored: &[&str]) -> (LockPart, Server) {
     let (mut context, server) = context();
-    let seen = observed(vec![locked(&json!({}))], routes);
+    let seen = input(vec![locked(&json!({}))], routes);
     context.cluster.routes = Store::from_objects(seen.routes.iter().map(|r| (**r).clone()));
     context.cluster.policies = Store::from_objects(vec![(*seen.policies[0]).clone()]);
     let registry = json!({"metadata": {"name": "reg", "namespace": "coral-system"}, "spec": {}});
@@ -29,7 +29,7 @@ fn part(routes: &[Value], stored: &[&str]) -> (LockPart, Server) {
 
 /// A lock that allows the Registry and these hosts, as the API server has it.
 fn in_force(hosts: &[&str]) -> LockObjects {
-    let seen = observed(vec![locked(&json!({}))], &[route("r", hosts)]);
+    let seen = input(vec![locked(&json!({}))], &[route("r", hosts)]);
     let lock = decide(&seen).lock.unwrap();
     let [policy, _] = generate::pods(&lock);
     LockObjects::with_policy(serde_json::from_value(policy).unwrap())
@@ -222,9 +222,9 @@ async fn a_policy_that_names_a_missing_mirror_gets_one_warning_event() {
     let reasons: Vec<&str> = events.iter().filter_map(|e| e["reason"].as_str()).collect();
     assert_eq!(reasons, ["Applied", "MirrorNotFound"]);
     let status = writes.to("/injectionpolicies/p/status")[0]["status"].clone();
-    let mut told = (*named).clone();
-    told.status = serde_json::from_value(status).unwrap();
-    part.context.cluster.policies = Store::from_objects([told]);
+    let mut with_status = (*named).clone();
+    with_status.status = serde_json::from_value(status).unwrap();
+    part.context.cluster.policies = Store::from_objects([with_status]);
     part.pass(at(101)).await.unwrap();
     assert_eq!(writes.to("/events").len(), 2, "it is told once");
 }

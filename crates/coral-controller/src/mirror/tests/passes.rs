@@ -62,18 +62,21 @@ async fn no_mirror_starts_before_the_addresses_of_the_api_servers_are_known() {
     let Wake::At(next) = part.pass(at(20)).await.unwrap() else {
         panic!("the addresses are read again");
     };
-    let told = writes.to("/registrymirrors/m/status").remove(0).to_string();
-    assert!(told.contains("WaitingForAddresses"), "{told}");
-    assert!(told.contains("EndpointSlice default/kubernetes"), "{told}");
+    let written = writes.to("/registrymirrors/m/status").remove(0).to_string();
+    assert!(written.contains("WaitingForAddresses"), "{written}");
+    assert!(
+        written.contains("EndpointSlice default/kubernetes"),
+        "{written}"
+    );
     assert!(part.fleet.is_empty(), "no mirror runs");
     let why = shared.address_rules.get().unwrap();
     assert!(why.as_ref().as_ref().unwrap_err().contains("EndpointSlice"));
     assert!(shared.public_paths.get().is_some(), "public lists move");
 
     part.pass(next).await.unwrap();
-    let told = writes.to("/registrymirrors/m/status").remove(1).to_string();
+    let written = writes.to("/registrymirrors/m/status").remove(1).to_string();
     // It would start: this test has no certificate of a CA.
-    assert!(told.contains("ClientInvalid"), "{told}");
+    assert!(written.contains("ClientInvalid"), "{written}");
     assert!(shared.address_rules.get().unwrap().is_ok());
 }
 
@@ -90,9 +93,9 @@ async fn a_mirror_that_cannot_be_decoded_leaves_what_is_public_as_it_is() {
         .await
         .unwrap();
     let public = shared.public_paths.get().unwrap();
-    assert_eq!(public.of(&ObjectKey::new("a", "reg")), None);
+    assert_eq!(public.for_registry(&ObjectKey::new("a", "reg")), None);
     assert_eq!(
-        public.of(&ObjectKey::new("b", "reg")),
+        public.for_registry(&ObjectKey::new("b", "reg")),
         Some(BTreeSet::new())
     );
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn trouble(verdicts: &Verdicts, name: &str) -> (&'static str, String) {
+fn problem(verdicts: &Verdicts, name: &str) -> (&'static str, String) {
     match &verdicts[&ObjectKey::new("a", name)] {
-        Verdict::Wrong(trouble) => (trouble.reason, trouble.message.clone()),
+        Verdict::Invalid(problem) => (problem.reason, problem.message.clone()),
         other => panic!("{other:?}"),
     }
 }
@@ -42,14 +42,14 @@ fn what_is_wrong_with_one_mirror_is_said_of_that_one() {
         verdicts[&ObjectKey::new("a", "good")],
         Verdict::Run { .. }
     ));
-    let (reason, message) = trouble(&verdicts, "invalid");
+    let (reason, message) = problem(&verdicts, "invalid");
     assert_eq!(reason, "InvalidSpec");
     assert!(message.contains("spec.repositories[0].name"), "{message}");
-    let (reason, message) = trouble(&verdicts, "private");
+    let (reason, message) = problem(&verdicts, "private");
     assert_eq!(reason, "SecretNotGranted");
     let command = "`coral grant a one two | kubectl apply -f -`";
     assert!(message.contains(command), "{message}");
-    let (reason, message) = trouble(&verdicts, "elsewhere");
+    let (reason, message) = problem(&verdicts, "elsewhere");
     assert_eq!(reason, "RegistryMissing");
     assert!(message.contains("a/other"), "{message}");
 }
@@ -149,23 +149,26 @@ fn a_registry_that_restarts_leaves_its_mirrors_as_they_are() {
     let new = mirror("m", OLD, &spec("quay.io/a/b"));
     let mut ran = new.clone();
     ran.status = Some(status_of(&new, &snapshot(vec![]), true, 10));
-    let (reason, message) = trouble(&decide(&all([new]), &away), "m");
+    let (reason, message) = problem(&decide(&all([new]), &away), "m");
     assert_eq!(reason, "RegistryNotReady");
     let why = "Registry a/reg is not ready yet: Unschedulable: pod reg-0 finds no node";
     assert!(message.contains(why), "{message}");
-    let Verdict::Waits(waits) = of(&decide(&all([ran.clone()]), &away)) else {
+    let Verdict::Waiting(waits) = only_verdict(&decide(&all([ran.clone()]), &away)) else {
         panic!("it goes on as it was, and says so");
     };
     assert_eq!(waits.reason, "RegistryNotReady");
     ran.spec.suspend = true;
     let suspended = decide(&all([ran]), &away);
-    assert!(matches!(of(&suspended), Verdict::Wrong(_)), "it ends");
+    assert!(
+        matches!(only_verdict(&suspended), Verdict::Invalid(_)),
+        "it ends"
+    );
 }
 
-fn of(verdicts: &Verdicts) -> Verdict {
+fn only_verdict(verdicts: &Verdicts) -> Verdict {
     match &verdicts[&ObjectKey::new("a", "m")] {
-        Verdict::Waits(trouble) => Verdict::Waits(trouble.clone()),
-        Verdict::Wrong(trouble) => Verdict::Wrong(trouble.clone()),
+        Verdict::Waiting(problem) => Verdict::Waiting(problem.clone()),
+        Verdict::Invalid(problem) => Verdict::Invalid(problem.clone()),
         other => panic!("{other:?}"),
     }
 }

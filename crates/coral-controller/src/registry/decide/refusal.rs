@@ -6,8 +6,8 @@ use kube::ResourceExt as _;
 use crate::ObjectKey;
 use crate::permission::Rights;
 use crate::registry::Registry;
-use crate::registry::observe::{Observed, Whose, whose};
-use crate::registry::outlook::ConditionValue;
+use crate::registry::conditions::ConditionValue;
+use crate::registry::observe::{ObjectOwner, RegistryInput, owner_of};
 
 /// Longest name of a Registry: a StatefulSet's pods get labels with longer ones.
 const LONGEST_NAME: usize = 50;
@@ -68,10 +68,10 @@ pub(super) fn is_label(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-pub(super) fn refusal_of_rights(seen: &Observed) -> Option<ConditionValue> {
-    let namespace = seen.registry.namespace().unwrap_or_default();
-    match seen.rights {
-        Rights::Granted if seen.image.is_empty() => Some(ConditionValue::unknown(
+pub(super) fn refusal_of_rights(input: &RegistryInput) -> Option<ConditionValue> {
+    let namespace = input.registry.namespace().unwrap_or_default();
+    match input.rights {
+        Rights::Granted if input.image.is_empty() => Some(ConditionValue::unknown(
             "OwnImage",
             "waiting for the image of the controller's own pod",
         )),
@@ -80,7 +80,7 @@ pub(super) fn refusal_of_rights(seen: &Observed) -> Option<ConditionValue> {
             "NotGranted",
             format!(
                 "the controller may not run this Registry in namespace {namespace}: allow it with `{}`",
-                grant_command(&ObjectKey::from_object(seen.registry.as_ref()))
+                grant_command(&ObjectKey::from_object(input.registry.as_ref()))
             ),
         )),
         Rights::Unknown => Some(ConditionValue::unknown(
@@ -96,31 +96,35 @@ pub(in crate::registry) fn grant_command(registry: &ObjectKey) -> String {
     format!("coral grant --registry {namespace} {name} | kubectl apply -f -")
 }
 
-/// Nothing is adopted, and nothing is made while another owner's object is in the way.
-pub(super) fn refusal_of_owner(seen: &Observed) -> Option<ConditionValue> {
-    let (found, registry) = (&seen.found, seen.registry.as_ref());
-    let of = |kind: &'static str, object: Option<(String, Whose)>| {
+/// Existing objects are never adopted. While an object of another owner has one of the names,
+/// nothing is created.
+pub(super) fn refusal_of_owner(input: &RegistryInput) -> Option<ConditionValue> {
+    let (existing, registry) = (&input.existing, input.registry.as_ref());
+    let of = |kind: &'static str, object: Option<(String, ObjectOwner)>| {
         object
-            .filter(|(_, whose)| *whose != Whose::Ours)
-            .map(|(name, whose)| (kind, name, whose))
+            .filter(|(_, owner)| *owner != ObjectOwner::Ours)
+            .map(|(name, owner)| (kind, name, owner))
     };
     macro_rules! named {
         ($object:expr) => {
             $object
                 .as_deref()
-                .map(|object| (object.name_any(), whose(object, registry)))
+                .map(|object| (object.name_any(), owner_of(object, registry)))
         };
     }
     let others = [
-        of("Service", named!(found.service)),
-        of("StatefulSet", named!(found.stateful_set)),
-        of("ConfigMap", named!(found.public)),
-        of("Secret", named!(found.tls)),
-        of("Secret", named!(found.users)),
-        of("Secret", named!(found.push)),
+        of("Service", named!(existing.service)),
+        of("StatefulSet", named!(existing.stateful_set)),
+        of("ConfigMap", named!(existing.public)),
+        of("Secret", named!(existing.tls)),
+        of("Secret", named!(existing.users)),
+        of("Secret", named!(existing.push)),
     ];
     let others: Vec<_> = others.into_iter().flatten().collect();
-    if let Some((kind, name, _)) = others.iter().find(|(_, _, whose)| *whose == Whose::Foreign) {
+    if let Some((kind, name, _)) = others
+        .iter()
+        .find(|(_, _, owner)| *owner == ObjectOwner::Foreign)
+    {
         return Some(ConditionValue::new(
             "Conflict",
             format!(

@@ -3,7 +3,7 @@ mod public;
 
 use serde_json::json;
 
-use super::super::observe::Found;
+use super::super::observe::ExistingObjects;
 use super::super::reports::Report;
 use super::refusal::is_label;
 use super::*;
@@ -24,11 +24,11 @@ fn registry(name: &str, spec: &Value) -> Arc<Registry> {
 }
 
 /// Nothing is there yet.
-fn fresh(spec: &Value) -> Observed {
-    Observed {
+fn fresh(spec: &Value) -> RegistryInput {
+    RegistryInput {
         registry: registry("reg", spec),
         rights: Rights::Granted,
-        found: Found::default(),
+        existing: ExistingObjects::default(),
         image: "example.org/coral:1".to_owned(),
         authority: Some(Arc::new(Authority::generate(now()).unwrap())),
         token_keys: None,
@@ -45,111 +45,111 @@ fn typed<K: serde::de::DeserializeOwned>(value: &Value) -> Option<Arc<K>> {
 }
 
 /// Carries the actions out as the API server would, defaults included.
-fn carry_out(seen: &mut Observed, plan: &Plan) {
-    let registry = seen.registry.clone();
+fn carry_out(input: &mut RegistryInput, plan: &Plan) {
+    let registry = input.registry.clone();
     let builder = Builder::new(&registry);
-    let found = &mut seen.found;
+    let existing = &mut input.existing;
     for action in &plan.actions {
         match action {
             Action::ApplyService(service) => {
                 let mut service = service.clone();
                 service["spec"]["clusterIP"] = json!("10.96.0.7");
                 service["spec"]["sessionAffinity"] = json!("None");
-                found.service = typed(&service);
+                existing.service = typed(&service);
             }
             Action::IssueCertificate(names, _) => {
-                let authority = seen.authority.as_ref().unwrap();
-                let pair = authority.issue(names, seen.now).unwrap();
-                found.tls = Some(Arc::new(builder.tls(&pair, authority.bundle())));
+                let authority = input.authority.as_ref().unwrap();
+                let pair = authority.issue(names, input.now).unwrap();
+                existing.tls = Some(Arc::new(builder.tls(&pair, authority.bundle())));
             }
             Action::WriteCredential(known, address) => {
                 let password = known.as_ref().map_or("s3cret", PushCredential::expose);
-                found.push = Some(Arc::new(builder.push(password, *address)));
-                found.users = Some(Arc::new(builder.users("$2b$", &hash(password))));
+                existing.push = Some(Arc::new(builder.push(password, *address)));
+                existing.users = Some(Arc::new(builder.users("$2b$", &hash(password))));
             }
-            Action::ApplyPublic(list) => found.public = typed(list),
+            Action::ApplyPublic(list) => existing.public = typed(list),
             Action::ApplyStatefulSet(set) => {
                 let mut set = set.clone();
                 set["spec"]["podManagementPolicy"] = json!("OrderedReady");
                 set["metadata"]["generation"] = json!(1);
-                found.stateful_set = typed(&set);
+                existing.stateful_set = typed(&set);
             }
             Action::RemindKubelet(pod, reminder) => {
                 assert_eq!(pod.name, "reg-0");
                 let pod = json!({"metadata": {"name": "reg-0", "namespace": "a",
                     "annotations": {CONFIG_HASH: reminder}}});
-                found.pod = typed(&pod);
+                existing.pod = typed(&pod);
             }
         }
     }
 }
 
 /// Decides and carries out until nothing is left to do; returns the last plan.
-fn settle(seen: &mut Observed) -> Plan {
+fn settle(input: &mut RegistryInput) -> Plan {
     for _ in 0..10 {
-        let plan = decide(seen);
+        let plan = decide(input);
         if plan.actions.is_empty() {
             return plan;
         }
-        carry_out(seen, &plan);
+        carry_out(input, &plan);
     }
-    panic!("it never settles: {:?}", decide(seen).actions);
+    panic!("it never settles: {:?}", decide(input).actions);
 }
 
 /// The pod runs.
-fn start(seen: &mut Observed) {
-    let mut set = json!(seen.found.stateful_set.as_deref().unwrap());
+fn start(input: &mut RegistryInput) {
+    let mut set = json!(input.existing.stateful_set.as_deref().unwrap());
     set["status"] =
         json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1});
-    seen.found.stateful_set = typed(&set);
-    seen.found.pod = typed(&json!({"metadata": {"name": "reg-0", "namespace": "a"}}));
+    input.existing.stateful_set = typed(&set);
+    input.existing.pod = typed(&json!({"metadata": {"name": "reg-0", "namespace": "a"}}));
 }
 
-fn running(spec: &Value) -> Observed {
-    let mut seen = fresh(spec);
-    settle(&mut seen);
-    start(&mut seen);
-    seen.answer.generation = Some(1);
-    settle(&mut seen);
-    seen
+fn running(spec: &Value) -> RegistryInput {
+    let mut input = fresh(spec);
+    settle(&mut input);
+    start(&mut input);
+    input.answer.generation = Some(1);
+    settle(&mut input);
+    input
 }
 
 /// Status, reason and message of a condition.
-fn condition(seen: &Observed, kind: &str) -> (String, String, String) {
-    let status = decide(seen).outlook.status(&seen.registry, seen.now);
+fn condition(input: &RegistryInput, kind: &str) -> (String, String, String) {
+    let status = decide(input).conditions.status(&input.registry, input.now);
     let mut all = status.conditions.unwrap().into_iter();
-    let found = all.find(|condition| condition.type_ == kind).unwrap();
-    assert_eq!(found.observed_generation, Some(1));
-    (found.status, found.reason, found.message)
+    let existing = all.find(|condition| condition.type_ == kind).unwrap();
+    assert_eq!(existing.observed_generation, Some(1));
+    (existing.status, existing.reason, existing.message)
 }
 
 #[test]
 fn a_new_registry_settles_and_then_nothing_is_written_any_more() {
-    let mut seen = fresh(&json!({}));
-    let first = decide(&seen);
+    let mut input = fresh(&json!({}));
+    let first = decide(&input);
     assert!(
         matches!(first.actions[..], [Action::ApplyService(_)]),
         "{:?}",
         first.actions
     );
-    assert_eq!(condition(&seen, "Ready").0, "False");
-    let plan = settle(&mut seen);
+    assert_eq!(condition(&input, "Ready").0, "False");
+    let plan = settle(&mut input);
     assert_eq!(plan.ask, None);
     assert!(!plan.access.unwrap().ready);
-    start(&mut seen);
-    let plan = settle(&mut seen);
+    start(&mut input);
+    let plan = settle(&mut input);
     assert_eq!(plan.ask, Some(1));
-    seen.answer.generation = Some(1);
-    let plan = decide(&seen);
+    input.answer.generation = Some(1);
+    let plan = decide(&input);
     assert!(plan.actions.is_empty() && plan.ask.is_none());
     let access = plan.access.unwrap();
     assert!(access.ready);
     assert_eq!(access.host, "reg.a.svc:5000");
     assert_eq!(access.endpoint, "https://10.96.0.7:5000");
     assert_eq!(access.push.unwrap().expose(), "s3cret");
-    assert_eq!(condition(&seen, "Ready").1, "Serving");
-    assert_eq!(condition(&seen, "Progressing").0, "False");
-    let status = plan.outlook.status(&seen.registry, seen.now);
+    assert_eq!(condition(&input, "Ready").1, "Serving");
+    assert_eq!(condition(&input, "Progressing").0, "False");
+    let status = plan.conditions.status(&input.registry, input.now);
     assert_eq!(status.address.as_deref(), Some("reg.a.svc:5000"));
     assert_eq!(status.public_generation, Some(1));
 }
@@ -157,25 +157,25 @@ fn a_new_registry_settles_and_then_nothing_is_written_any_more() {
 #[test]
 fn nothing_of_another_owner_is_adopted() {
     let foreign = json!({"metadata": {"name": "reg", "namespace": "a"}});
-    let mut seen = fresh(&json!({}));
-    seen.found.service = typed(&foreign);
-    let plan = decide(&seen);
+    let mut input = fresh(&json!({}));
+    input.existing.service = typed(&foreign);
+    let plan = decide(&input);
     assert!(plan.actions.is_empty() && plan.access.is_none());
-    let (_, reason, message) = condition(&seen, "Ready");
+    let (_, reason, message) = condition(&input, "Ready");
     assert_eq!(reason, "Conflict");
     assert!(message.contains("Service reg already exists"), "{message}");
-    let mut seen = running(&json!({}));
-    seen.found.stateful_set = typed(&foreign);
-    assert!(decide(&seen).actions.is_empty());
+    let mut input = running(&json!({}));
+    input.existing.stateful_set = typed(&foreign);
+    assert!(decide(&input).actions.is_empty());
     let earlier =
         json!({"apiVersion": "stvz.io/v1", "kind": "Registry", "name": "reg", "uid": "uid-0"});
     let earlier =
         json!({"metadata": {"name": "reg", "namespace": "a", "ownerReferences": [earlier]}});
-    let mut seen = fresh(&json!({}));
-    seen.found.service = typed(&earlier);
-    assert!(decide(&seen).actions.is_empty());
-    assert_eq!(condition(&seen, "Ready").1, "RemovingEarlier");
-    assert_eq!(condition(&seen, "Degraded").0, "False");
+    let mut input = fresh(&json!({}));
+    input.existing.service = typed(&earlier);
+    assert!(decide(&input).actions.is_empty());
+    assert_eq!(condition(&input, "Ready").1, "RemovingEarlier");
+    assert_eq!(condition(&input, "Degraded").0, "False");
 }
 
 #[test]
@@ -193,9 +193,9 @@ fn what_does_not_work_in_a_cluster_is_refused_by_name() {
         (json!({"readOnly": true}), "spec.readOnly"),
     ];
     for (spec, field) in cases {
-        let seen = fresh(&spec);
-        assert!(decide(&seen).actions.is_empty());
-        let (status, reason, message) = condition(&seen, "Ready");
+        let input = fresh(&spec);
+        assert!(decide(&input).actions.is_empty());
+        let (status, reason, message) = condition(&input, "Ready");
         assert_eq!(
             (status.as_str(), reason.as_str()),
             ("False", "NotYetInCluster")
@@ -207,20 +207,20 @@ fn what_does_not_work_in_a_cluster_is_refused_by_name() {
 #[test]
 fn a_name_that_is_no_service_name_is_refused() {
     for name in ["1reg", "reg.a", "reg-", &"r".repeat(51)] {
-        let mut seen = fresh(&json!({}));
-        seen.registry = registry(name, &json!({}));
-        assert!(decide(&seen).actions.is_empty(), "{name}");
-        assert_eq!(condition(&seen, "Ready").1, "InvalidName");
+        let mut input = fresh(&json!({}));
+        input.registry = registry(name, &json!({}));
+        assert!(decide(&input).actions.is_empty(), "{name}");
+        assert_eq!(condition(&input, "Ready").1, "InvalidName");
     }
     assert!(is_label("r") && is_label(&"r".repeat(50)) && is_label("a-1"));
 }
 
 #[test]
 fn a_missing_right_is_told_with_the_command_to_run() {
-    let mut seen = fresh(&json!({}));
-    seen.rights = Rights::Refused;
-    assert!(decide(&seen).actions.is_empty());
-    let (_, reason, message) = condition(&seen, "Ready");
+    let mut input = fresh(&json!({}));
+    input.rights = Rights::Refused;
+    assert!(decide(&input).actions.is_empty());
+    let (_, reason, message) = condition(&input, "Ready");
     assert_eq!(reason, "NotGranted");
     assert!(
         message.contains("coral grant --registry a reg | kubectl apply -f -"),
@@ -230,55 +230,55 @@ fn a_missing_right_is_told_with_the_command_to_run() {
 
 #[test]
 fn a_registry_that_has_its_certificate_waits_for_no_authority() {
-    let mut seen = running(&json!({}));
-    seen.authority = None;
-    let plan = decide(&seen);
+    let mut input = running(&json!({}));
+    input.authority = None;
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
     assert!(plan.access.is_some_and(|access| access.ready));
-    assert_eq!(condition(&seen, "Ready").1, "Serving");
+    assert_eq!(condition(&input, "Ready").1, "Serving");
 }
 
 #[test]
 fn a_registry_of_which_nothing_is_heard_stays_ready() {
-    let mut seen = running(&json!({}));
-    let status = decide(&seen).outlook.status(&seen.registry, now());
-    let mut registry = (*seen.registry).clone();
+    let mut input = running(&json!({}));
+    let status = decide(&input).conditions.status(&input.registry, now());
+    let mut registry = (*input.registry).clone();
     registry.status = Some(status);
-    seen.registry = Arc::new(registry);
-    seen.rights = Rights::Unknown;
-    assert_eq!(condition(&seen, "Ready").1, "Serving");
-    assert_eq!(condition(&seen, "Progressing").1, "Reading");
+    input.registry = Arc::new(registry);
+    input.rights = Rights::Unknown;
+    assert_eq!(condition(&input, "Ready").1, "Serving");
+    assert_eq!(condition(&input, "Progressing").1, "Reading");
 }
 
 #[test]
 fn a_change_by_another_hand_is_undone() {
-    let mut seen = running(&json!({}));
-    let mut set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let mut input = running(&json!({}));
+    let mut set = json!(input.existing.stateful_set.as_deref().unwrap());
     set["spec"]["replicas"] = json!(0);
-    seen.found.stateful_set = typed(&set);
-    let plan = decide(&seen);
+    input.existing.stateful_set = typed(&set);
+    let plan = decide(&input);
     assert!(
         matches!(plan.actions[..], [Action::ApplyStatefulSet(_)]),
         "{:?}",
         plan.actions
     );
-    seen.found.public = None;
-    seen.found.tls = None;
-    assert_eq!(decide(&seen).actions.len(), 3);
+    input.existing.public = None;
+    input.existing.tls = None;
+    assert_eq!(decide(&input).actions.len(), 3);
 }
 
 #[test]
 fn the_password_stays_as_long_as_its_secret_does() {
-    let mut seen = running(&json!({}));
-    seen.found.users = None;
-    let plan = decide(&seen);
+    let mut input = running(&json!({}));
+    input.existing.users = None;
+    let plan = decide(&input);
     let [Action::WriteCredential(Some(known), _)] = &plan.actions[..] else {
         panic!("{:?}", plan.actions);
     };
     assert_eq!(known.expose(), "s3cret");
-    settle(&mut seen);
-    seen.found.push = None;
-    let plan = decide(&seen);
+    settle(&mut input);
+    input.existing.push = None;
+    let plan = decide(&input);
     assert!(
         matches!(plan.actions[..], [Action::WriteCredential(None, _)]),
         "{:?}",
@@ -288,16 +288,16 @@ fn the_password_stays_as_long_as_its_secret_does() {
 
 #[test]
 fn another_service_address_is_in_certificate_arguments_and_credential() {
-    let mut seen = running(&json!({}));
-    let mut service = json!(seen.found.service.as_deref().unwrap());
+    let mut input = running(&json!({}));
+    let mut service = json!(input.existing.service.as_deref().unwrap());
     service["spec"]["clusterIP"] = json!("10.96.0.8");
-    seen.found.service = typed(&service);
-    let plan = decide(&seen);
+    input.existing.service = typed(&service);
+    let plan = decide(&input);
     assert!(
         matches!(
             plan.actions[..],
             [
-                Action::IssueCertificate(_, Due::OtherNames),
+                Action::IssueCertificate(_, RenewalReason::OtherNames),
                 Action::WriteCredential(Some(_), _),
                 Action::ApplyStatefulSet(_),
             ]
@@ -309,51 +309,55 @@ fn another_service_address_is_in_certificate_arguments_and_credential() {
 
 #[test]
 fn a_status_says_what_is_stored_and_free_once_the_registry_has_said_it() {
-    let mut seen = running(&json!({}));
-    let unheard = condition(&seen, "StorageAvailable");
+    let mut input = running(&json!({}));
+    let unheard = condition(&input, "StorageAvailable");
     assert_eq!((&*unheard.0, &*unheard.1), ("Unknown", "NotHeard"));
     let said = |stored: u64| {
         let answer = json!({"stored": stored, "uploads": 0, "counted": true, "limit": 1000});
         serde_json::from_value(answer).unwrap()
     };
-    seen.report.space = Some(said(600));
+    input.report.space = Some(said(600));
     let largest = json!([{"name": "team/app", "stored": 590}]);
     let repositories = json!({"count": 7, "counted": true, "largest": largest});
-    seen.report.repositories = serde_json::from_value(repositories).unwrap();
-    let status = decide(&seen).outlook.status(&seen.registry, seen.now);
+    input.report.repositories = serde_json::from_value(repositories).unwrap();
+    let status = decide(&input).conditions.status(&input.registry, input.now);
     let storage = serde_json::to_value(&status.storage).unwrap();
     let expected = json!({"stored": "600", "free": "400", "repositories": 7,
         "largest": [{"name": "team/app", "stored": "590"}]});
     assert_eq!(storage, expected);
-    assert_eq!(condition(&seen, "StorageAvailable").0, "True");
-    assert_eq!(condition(&seen, "Degraded").0, "False");
+    assert_eq!(condition(&input, "StorageAvailable").0, "True");
+    assert_eq!(condition(&input, "Degraded").0, "False");
     // Of a registry that does not answer, the last word stays.
-    let mut registry = seen.registry.as_ref().clone();
+    let mut registry = input.registry.as_ref().clone();
     registry.status = Some(status.clone());
-    seen.registry = Arc::new(registry);
-    seen.report.space = None;
-    seen.report.repositories = None;
-    let silent = decide(&seen).outlook.status(&seen.registry, seen.now);
+    input.registry = Arc::new(registry);
+    input.report.space = None;
+    input.report.repositories = None;
+    let silent = decide(&input).conditions.status(&input.registry, input.now);
     assert_eq!(silent.storage, status.storage);
-    assert_eq!(condition(&seen, "StorageAvailable").1, "Available");
-    seen.report.space = Some(said(1000));
-    let full = condition(&seen, "StorageAvailable");
+    assert_eq!(condition(&input, "StorageAvailable").1, "Available");
+    input.report.space = Some(said(1000));
+    let full = condition(&input, "StorageAvailable");
     assert_eq!((&*full.0, &*full.1), ("False", "StorageFull"));
-    assert_eq!(condition(&seen, "Degraded").1, "StorageFull");
-    assert_eq!(condition(&seen, "Ready").0, "True", "what it has is served");
+    assert_eq!(condition(&input, "Degraded").1, "StorageFull");
+    assert_eq!(
+        condition(&input, "Ready").0,
+        "True",
+        "what it has is served"
+    );
 }
 
 #[test]
 fn content_that_is_damaged_and_not_back_is_for_a_person_to_look_at() {
-    let mut seen = running(&json!({}));
+    let mut input = running(&json!({}));
     let said = json!({"completed": 1000, "open": true, "percent": 37, "readBytes": 5000,
         "damaged": 1, "missing": 1});
-    seen.report.scrub = serde_json::from_value(said).unwrap();
-    let status = decide(&seen).outlook.status(&seen.registry, seen.now);
+    input.report.scrub = serde_json::from_value(said).unwrap();
+    let status = decide(&input).conditions.status(&input.registry, input.now);
     let scrub = status.scrub.unwrap();
     assert_eq!((scrub.progress, scrub.missing), (Some(30), Some(1)));
-    let (truth, reason, message) = condition(&seen, "Degraded");
+    let (truth, reason, message) = condition(&input, "Degraded");
     assert_eq!((&*truth, &*reason), ("True", "ContentDamaged"));
     assert!(message.contains("pushed again"), "{message}");
-    assert_eq!(condition(&seen, "Ready").0, "True");
+    assert_eq!(condition(&input, "Ready").0, "True");
 }

@@ -22,13 +22,13 @@ fn after(answers: &[Space]) -> RegistryStatus {
     for space in answers {
         let storage = space.storage(Some(&status));
         let mut all = status.conditions.take().unwrap_or_default();
-        let saying = conditions::ConditionUpdate {
+        let update = conditions::ConditionUpdate {
             kind: STORAGE_AVAILABLE,
             truth: storage.level.truth(),
             reason: storage.level.reason(),
             message: &storage.message(),
         };
-        conditions::set(&mut all, &saying, Some(1), Timestamp::UNIX_EPOCH);
+        conditions::set(&mut all, &update, Some(1), Timestamp::UNIX_EPOCH);
         status.conditions = Some(all);
         status.storage = Some(storage.status);
     }
@@ -81,13 +81,25 @@ fn the_floor_of_the_disk_is_a_bound_and_the_tighter_bound_counts() {
         ..Space::default()
     };
     for (space, level, free) in [
-        (on(150 * GIB, Some(GIB), None), Level::Available, "149Gi"),
-        (on(11 * GIB - 1, Some(GIB), None), Level::Low, "10239Mi"),
-        (on(GIB, Some(GIB), None), Level::Full, "0"),
+        (
+            on(150 * GIB, Some(GIB), None),
+            StorageLevel::Available,
+            "149Gi",
+        ),
+        (
+            on(11 * GIB - 1, Some(GIB), None),
+            StorageLevel::Low,
+            "10239Mi",
+        ),
+        (on(GIB, Some(GIB), None), StorageLevel::Full, "0"),
         // Without a floor a disk is full when no byte is left.
-        (on(1, Some(0), None), Level::Low, "1"),
-        (on(0, None, None), Level::Full, "0"),
-        (on(150 * GIB, Some(GIB), Some(5)), Level::Available, "5"),
+        (on(1, Some(0), None), StorageLevel::Low, "1"),
+        (on(0, None, None), StorageLevel::Full, "0"),
+        (
+            on(150 * GIB, Some(GIB), Some(5)),
+            StorageLevel::Available,
+            "5",
+        ),
     ] {
         let storage = space.storage(None);
         assert_eq!(storage.level, level, "{space:?}");

@@ -2,11 +2,11 @@
 
 use coral_image::Digest;
 
-use super::Ask;
+use super::BufferedRequest;
 use crate::registry::reply::Reply;
 use crate::registry::store::Store;
 
-pub(super) fn get(store: &Store, path: &str, digest: &str, ask: &Ask) -> Reply {
+pub(super) fn get(store: &Store, path: &str, digest: &str, request: &BufferedRequest) -> Reply {
     let Ok(digest) = Digest::parse(digest) else {
         return Reply::error(400, "DIGEST_INVALID", "provided digest is malformed");
     };
@@ -18,7 +18,7 @@ pub(super) fn get(store: &Store, path: &str, digest: &str, ask: &Ask) -> Reply {
         .header("docker-content-digest", digest.to_string())
         .header("accept-ranges", "bytes")
         .body(blob.clone());
-    match ask
+    match request
         .header("range")
         .map(|range| parse_range(range, blob.len()))
     {

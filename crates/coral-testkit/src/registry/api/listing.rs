@@ -3,16 +3,21 @@
 use coral_image::media_type;
 use serde_json::json;
 
-use super::{Ask, Features};
+use super::{BufferedRequest, Features};
 use crate::registry::reply::Reply;
 use crate::registry::store::Store;
 
-pub(super) fn tags(store: &Store, features: Features, path: &str, ask: &Ask) -> Reply {
+pub(super) fn tags(
+    store: &Store,
+    features: Features,
+    path: &str,
+    request: &BufferedRequest,
+) -> Reply {
     let Some(repository) = store.repository(path) else {
         return Reply::error(404, "NAME_UNKNOWN", "repository name not known to registry");
     };
-    let last = ask.field("last").unwrap_or_default();
-    let wished = ask
+    let last = request.field("last").unwrap_or_default();
+    let wished = request
         .field("n")
         .and_then(|n| n.parse().ok())
         .unwrap_or(features.page_size);
@@ -31,14 +36,19 @@ pub(super) fn tags(store: &Store, features: Features, path: &str, ask: &Ask) -> 
     reply
 }
 
-pub(super) fn referrers(store: &Store, path: &str, digest: &str, ask: &Ask) -> Reply {
+pub(super) fn referrers(
+    store: &Store,
+    path: &str,
+    digest: &str,
+    request: &BufferedRequest,
+) -> Reply {
     let mut found = store
         .repository(path)
         .map(|r| r.referrers(digest))
         .unwrap_or_default();
     let mut reply = Reply::new(200).header("content-type", media_type::OCI_INDEX);
-    if let Some(wanted) = ask.field("artifactType") {
-        found.retain(|descriptor| descriptor["artifactType"] == wanted);
+    if let Some(artifact_type) = request.field("artifactType") {
+        found.retain(|descriptor| descriptor["artifactType"] == artifact_type);
         reply.set_header("oci-filters-applied", "artifactType");
     }
     let index = json!({

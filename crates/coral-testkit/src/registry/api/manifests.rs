@@ -3,7 +3,7 @@
 use coral_image::Digest;
 use serde_json::Value;
 
-use super::{Ask, Features};
+use super::{BufferedRequest, Features};
 use crate::registry::reply::Reply;
 use crate::registry::store::{Store, Stored};
 
@@ -27,12 +27,12 @@ pub(super) fn put(
     features: Features,
     path: &str,
     reference: &str,
-    ask: &Ask,
+    request: &BufferedRequest,
 ) -> Reply {
-    let Ok(manifest) = serde_json::from_slice::<Value>(&ask.body) else {
+    let Ok(manifest) = serde_json::from_slice::<Value>(&request.body) else {
         return Reply::error(400, "MANIFEST_INVALID", "manifest is not JSON");
     };
-    let Some(digest) = digest_of(reference, ask) else {
+    let Some(digest) = digest_of(reference, request) else {
         let message = "provided digest is malformed or did not match content";
         return Reply::error(400, "DIGEST_INVALID", message);
     };
@@ -44,15 +44,15 @@ pub(super) fn put(
             &format!("{missing} is not known here"),
         );
     }
-    let media_type = ask
+    let media_type = request
         .header("content-type")
         .or(manifest["mediaType"].as_str());
     let stored = Stored {
         media_type: media_type.unwrap_or("application/octet-stream").to_owned(),
-        bytes: ask.body.clone(),
+        bytes: request.body.clone(),
     };
     repository.manifests.insert(digest, stored);
-    let tags = tags_of(reference, ask);
+    let tags = tags_of(reference, request);
     for tag in &tags {
         repository.tags.insert((*tag).to_owned(), digest);
     }
@@ -69,27 +69,27 @@ pub(super) fn put(
 }
 
 /// The digest that a manifest is put under; none where one is named that is not its own.
-fn digest_of(reference: &str, ask: &Ask) -> Option<Digest> {
+fn digest_of(reference: &str, request: &BufferedRequest) -> Option<Digest> {
     // A colon cannot be in a tag: what has one and is no digest is refused.
     let named = if reference.contains(':') {
         Some(reference)
     } else {
-        ask.field("digest")
+        request.field("digest")
     };
     let Some(named) = named else {
-        return Some(Digest::sha256(&ask.body));
+        return Some(Digest::sha256(&request.body));
     };
     Digest::parse(named)
         .ok()
-        .filter(|named| named.matches(&ask.body))
+        .filter(|named| named.matches(&request.body))
 }
 
 /// The tags it gets: its own name, or those beside the digest.
-fn tags_of<'a>(reference: &'a str, ask: &'a Ask) -> Vec<&'a str> {
+fn tags_of<'a>(reference: &'a str, request: &'a BufferedRequest) -> Vec<&'a str> {
     if !reference.contains(':') {
         return vec![reference];
     }
-    let more = ask.fields.iter().filter(|(key, _)| key == "tag");
+    let more = request.fields.iter().filter(|(key, _)| key == "tag");
     more.map(|(_, tag)| tag.as_str()).collect()
 }
 

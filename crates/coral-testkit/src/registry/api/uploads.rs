@@ -4,19 +4,21 @@ use bytes::Bytes;
 use coral_image::Digest;
 use http::Method;
 
-use super::Ask;
+use super::BufferedRequest;
 use crate::registry::reply::Reply;
 use crate::registry::store::Store;
 
-pub(super) fn begin(store: &mut Store, path: &str, ask: &Ask) -> Reply {
-    if let Some(digest) = ask.field("mount").and_then(|text| Digest::parse(text).ok())
-        && let Some(blob) = mountable(store, ask.field("from"), &digest)
+pub(super) fn begin(store: &mut Store, path: &str, request: &BufferedRequest) -> Reply {
+    if let Some(digest) = request
+        .field("mount")
+        .and_then(|text| Digest::parse(text).ok())
+        && let Some(blob) = mountable(store, request.field("from"), &digest)
     {
         store.make(path).blobs.insert(digest, blob);
         return created(path, &digest);
     }
-    if ask.field("digest").is_some() {
-        return finish(store, path, Vec::new(), ask);
+    if request.field("digest").is_some() {
+        return finish(store, path, Vec::new(), request);
     }
     let id = uuid::Uuid::new_v4().to_string();
     store.make(path).uploads.insert(id.clone(), Vec::new());
@@ -24,7 +26,7 @@ pub(super) fn begin(store: &mut Store, path: &str, ask: &Ask) -> Reply {
 }
 
 /// PATCH, PUT, GET and DELETE of an upload.
-pub(super) fn go_on(store: &mut Store, path: &str, id: &str, ask: &Ask) -> Reply {
+pub(super) fn go_on(store: &mut Store, path: &str, id: &str, request: &BufferedRequest) -> Reply {
     let repository = store.make(path);
     let Some(so_far) = repository.uploads.get_mut(id) else {
         return Reply::error(
@@ -34,18 +36,18 @@ pub(super) fn go_on(store: &mut Store, path: &str, id: &str, ask: &Ask) -> Reply
         );
     };
     let length = so_far.len();
-    let in_order = ask
+    let in_order = request
         .header("content-range")
         .is_none_or(|range| starts_at(range) == Some(length));
-    match ask.method {
+    match request.method {
         Method::PATCH | Method::PUT if !in_order => accepted(416, path, id, length),
         Method::PATCH => {
-            so_far.extend_from_slice(&ask.body);
+            so_far.extend_from_slice(&request.body);
             accepted(202, path, id, so_far.len())
         }
         Method::PUT => {
             let so_far = repository.uploads.remove(id).unwrap_or_default();
-            finish(store, path, so_far, ask)
+            finish(store, path, so_far, request)
         }
         Method::GET => accepted(204, path, id, length),
         Method::DELETE => {
@@ -56,8 +58,8 @@ pub(super) fn go_on(store: &mut Store, path: &str, id: &str, ask: &Ask) -> Reply
     }
 }
 
-fn finish(store: &mut Store, path: &str, mut bytes: Vec<u8>, ask: &Ask) -> Reply {
-    let Some(digest) = ask
+fn finish(store: &mut Store, path: &str, mut bytes: Vec<u8>, request: &BufferedRequest) -> Reply {
+    let Some(digest) = request
         .field("digest")
         .and_then(|text| Digest::parse(text).ok())
     else {
@@ -67,7 +69,7 @@ fn finish(store: &mut Store, path: &str, mut bytes: Vec<u8>, ask: &Ask) -> Reply
             "the digest parameter is missing or malformed",
         );
     };
-    bytes.extend_from_slice(&ask.body);
+    bytes.extend_from_slice(&request.body);
     if !digest.matches(&bytes) {
         return Reply::error(
             400,

@@ -2,7 +2,7 @@ use coral_rt::LogFormat;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::scripted::{Heard, ReceivedRequest, refusal, server};
+use crate::cluster::scripted::{ReceivedRequest, ReceivedRequests, refusal, server};
 
 const OBJECT: &str = "/apis/stvz.io/v1/namespaces/team-a/imagebuilds/shop";
 const POD: &str = "/api/v1/namespaces/team-a/pods/shop-1-x";
@@ -65,7 +65,7 @@ fn text(failure: &Failure) -> String {
     failure.lines().collect()
 }
 
-fn asked(heard: &Heard, what: &str) -> Vec<ReceivedRequest> {
+fn asked(heard: &ReceivedRequests, what: &str) -> Vec<ReceivedRequest> {
     let heard = heard.lock().unwrap();
     let matching = heard.iter().filter(|asked| asked.uri.contains(what));
     matching.cloned().collect()
@@ -80,14 +80,14 @@ async fn a_namespace_without_a_grant_ends_the_command_with_the_words_of_the_cond
     let (calls, heard) = server(move |_| stored(&blocked));
     let terminal = terminal();
     let run = Run::begin(&calls, &terminal, object()).await.unwrap();
-    let abandoned = run.fetching().await.unwrap_err();
-    let said = text(&abandoned.failure);
+    let error_of_run = run.fetching().await.unwrap_err();
+    let last_reason = text(&error_of_run.failure);
     assert_eq!(
-        said,
+        last_reason,
         "ImageBuild team-a/shop: type `coral grant --builds team-a`"
     );
     // A grant that comes later must not begin a run that waits for a folder.
-    assert!(abandoned.cancels);
+    assert!(error_of_run.cancels);
     run.cancel().await.unwrap();
     let applied = asked(&heard, "fieldManager=coral-build");
     assert_eq!(applied.len(), 2);
@@ -105,23 +105,23 @@ async fn a_cluster_without_the_kind_is_told_as_such() {
     let (calls, _) = server(|_| refusal(404, "the server could not find the requested resource"));
     let terminal = terminal();
     let refused = Run::begin(&calls, &terminal, object()).await;
-    let said = text(&refused.err().unwrap());
+    let last_reason = text(&refused.err().unwrap());
     assert!(
-        said.contains("kubectl get crd imagebuilds.stvz.io"),
-        "{said}"
+        last_reason.contains("kubectl get crd imagebuilds.stvz.io"),
+        "{last_reason}"
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_pod_of_the_run_is_waited_for_until_its_first_step_runs() {
-    let mut looks = 0;
+    let mut polls = 0;
     let (calls, _) = server(move |asked| {
         if asked.uri.starts_with(OBJECT) {
             return stored(&status("Fetching"));
         }
         assert!(asked.uri.contains("job-name%3Dshop-1"), "{}", asked.uri);
-        looks += 1;
-        let state = match looks {
+        polls += 1;
+        let state = match polls {
             1 => return (200, json!({"metadata": {}, "items": []}).to_string()),
             2 => json!({"waiting": {"reason": "ContainerCreating"}}),
             _ => json!({"running": {}}),
@@ -137,7 +137,7 @@ async fn the_pod_of_the_run_is_waited_for_until_its_first_step_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn each_log_is_read_once_and_the_exit_code_of_the_users_container_is_kept() {
-    let mut looks = 0;
+    let mut polls = 0;
     let (calls, heard) = server(move |asked| {
         if asked.uri.starts_with(OBJECT) {
             return stored(&status("Failed"));
@@ -145,9 +145,9 @@ async fn each_log_is_read_once_and_the_exit_code_of_the_users_container_is_kept(
         if asked.uri.starts_with(&format!("{POD}/log")) {
             return (200, "a line\n".to_owned());
         }
-        looks += 1;
+        polls += 1;
         let ended = |code: i32| json!({"terminated": {"exitCode": code}});
-        match looks {
+        match polls {
             // The log ends before the pod says that the step did.
             1..=3 => pod("Running", &[("fetch", json!({"running": {}}))]),
             _ => pod("Failed", &[("fetch", ended(0)), ("build", ended(7))]),

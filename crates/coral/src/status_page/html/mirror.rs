@@ -9,7 +9,7 @@ use crate::counted::counted;
 use crate::status_page::Visit;
 use crate::status_page::api::ApiError;
 use crate::status_page::board::BoardMirror;
-use crate::status_page::images::{PER_PAGE, Shown, ShownImage};
+use crate::status_page::images::{ImagesPage, PER_PAGE, ShownImage};
 use crate::status_page::query::{PageQuery, word};
 use crate::status_page::words::{bytes, count};
 
@@ -92,7 +92,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
 }
 
 /// Repositories whose tags could not be listed, so that their selected images are unknown.
-fn unlisted(visit: &Visit, shown: &Shown) -> Markup {
+fn unlisted(visit: &Visit, shown: &ImagesPage) -> Markup {
     let failures = shown.repositories.iter().filter_map(failure_of_repository);
     let failures: Vec<MirrorFailure> = failures.collect();
     html! {
@@ -138,7 +138,7 @@ fn choices(mirror: &BoardMirror, chosen: Which) -> Markup {
     }
 }
 
-fn table(visit: &Visit, mirror: &BoardMirror, shown: &Shown) -> Markup {
+fn table(visit: &Visit, mirror: &BoardMirror, shown: &ImagesPage) -> Markup {
     html! {
         div.scroll role="region" aria-labelledby="images" tabindex="0" { table {
             thead { tr {
@@ -182,7 +182,7 @@ fn name(mirror: &BoardMirror, image: &ShownImage) -> Markup {
     }
 }
 
-fn pages(mirror: &BoardMirror, shown: &Shown, which: Which) -> Markup {
+fn pages(mirror: &BoardMirror, shown: &ImagesPage, which: Which) -> Markup {
     html! {
         @if shown.pages > 1 {
             nav.pages aria-label="Pages" {

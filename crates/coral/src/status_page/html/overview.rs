@@ -9,7 +9,7 @@ use super::{Refresh, badge, failure, frame, maybe_time, none, repositories, stor
 use crate::status_page::Visit;
 use crate::status_page::api::ApiError;
 use crate::status_page::board::BoardMirror;
-use crate::status_page::images::{Shown, ShownImage};
+use crate::status_page::images::{ImagesPage, ShownImage};
 use crate::status_page::query::PageQuery;
 use crate::status_page::words::{bytes, count};
 
@@ -100,7 +100,7 @@ fn counts(mirrors: &[Arc<BoardMirror>]) -> Markup {
 
 struct Failures {
     mirror: Arc<BoardMirror>,
-    shown: Shown,
+    shown: ImagesPage,
 }
 
 async fn failures(visit: &Visit, mirrors: &[Arc<BoardMirror>]) -> Vec<Failures> {

@@ -42,7 +42,7 @@ pub(in crate::status_page) async fn page(
     let shown = tags.iter().skip((page - 1).saturating_mul(PER_PAGE));
     let shown: Vec<Tag> = shown.take(PER_PAGE).cloned().collect();
     let rows: Vec<Row> = stream::iter(shown)
-        .map(|tag| look(visit, path, tag))
+        .map(|tag| row_of(visit, path, tag))
         .buffered(AT_ONCE)
         .collect()
         .await;
@@ -96,12 +96,12 @@ fn turn(address: &str, search: Option<&str>, page: usize, pages: usize) -> Marku
     }
 }
 
-async fn look(visit: &Visit, path: &RepositoryPath, tag: Tag) -> Row {
+async fn row_of(visit: &Visit, path: &RepositoryPath, tag: Tag) -> Row {
     let (api, reader) = (&visit.pages.api, &visit.reader);
     let version = Version::Tag(tag.clone());
     let digest = api.digest(reader, path, &version).await.ok();
     let facts = match &digest {
-        Some(digest) => visit.pages.facts.of(api, reader, path, digest).await.ok(),
+        Some(digest) => visit.pages.facts.get(api, reader, path, digest).await.ok(),
         None => None,
     };
     Row { tag, digest, facts }

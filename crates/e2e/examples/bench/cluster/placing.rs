@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use e2e::cluster::{Cluster, OutsideRegistry, PATIENCE};
 use e2e::image::{add_three_layers, busybox_root};
 use e2e::peers::umoci;
-use e2e::{Kind, Layout, Process, run, scratch, until};
+use e2e::{Layout, Process, RegistryProgram, run, scratch, until};
 
 use super::Figure;
 
@@ -18,7 +18,7 @@ const RUNS: usize = 10;
 /// Mirrors images into a managed Registry, and places one after another on both nodes.
 pub(crate) fn measure(cluster: &Cluster) -> Vec<Figure> {
     let own = cluster.own().expect("a cluster of this machine");
-    let outside = OutsideRegistry::start(Kind::DockerRegistry, own);
+    let outside = OutsideRegistry::start(RegistryProgram::DockerRegistry, own);
     fill(&outside);
     let began = Instant::now();
     cluster.apply(&objects(outside.host()));

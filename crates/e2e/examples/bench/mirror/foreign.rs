@@ -3,7 +3,7 @@
 
 use e2e::{FaultServer, Request};
 
-use super::stand::{NEW, OLD, Stand};
+use super::fixture::{Fixture, NEW, OLD};
 use super::tools::{Image, Pass, Tool};
 use super::{ROUNDS, settle, succeeded};
 use crate::server::Server;
@@ -12,12 +12,12 @@ use crate::table::{Better, Row, median};
 const PEER: Tool = Tool::Skopeo;
 
 pub(crate) fn measure() -> Vec<Row> {
-    let stand = Stand::new();
+    let fixture = Fixture::new();
     let mut figures = [Tool::Coral, PEER].map(|tool| (tool, Figures::default()));
     // In turns, so that what else the machine does meets both.
     for _ in 0..ROUNDS {
         for (tool, figures) in &mut figures {
-            figures.round(*tool, &stand);
+            figures.round(*tool, &fixture);
         }
     }
     let [(_, coral), (_, peer)] = figures;
@@ -45,8 +45,8 @@ pub(crate) fn measure() -> Vec<Row> {
         row(
             "same, bytes read at the source",
             "MB",
-            bytes_read(Tool::Coral, &stand),
-            bytes_read(PEER, &stand),
+            bytes_read(Tool::Coral, &fixture),
+            bytes_read(PEER, &fixture),
         ),
     ]
 }
@@ -58,41 +58,41 @@ struct Figures {
 }
 
 impl Figures {
-    fn round(&mut self, tool: Tool, stand: &Stand) {
-        let source = stand.source.host();
+    fn round(&mut self, tool: Tool, fixture: &Fixture) {
+        let source = fixture.source.host();
         let destination = Server::distribution();
-        let mut pass = stand.pass(tool, NEW, &source, &destination.host());
+        let mut pass = fixture.pass(tool, NEW, &source, &destination.host());
         settle();
         self.cold.push(succeeded(&mut pass).seconds);
         let destination = Server::distribution();
-        succeeded(&mut stand.pass(tool, OLD, &source, &destination.host()));
+        succeeded(&mut fixture.pass(tool, OLD, &source, &destination.host()));
         settle();
-        let mut pass = half(tool, stand, &source, &destination.host());
+        let mut pass = half(tool, fixture, &source, &destination.host());
         self.half.push(succeeded(&mut pass).seconds);
     }
 }
 
 /// The second pass of a mirror that had only the old images before. skopeo keeps a list of what it
 /// pushed where, and need not be told of them.
-fn half(tool: Tool, stand: &Stand, source: &str, destination: &str) -> std::process::Command {
-    let mut images: Vec<Image> = stand.images(NEW, source);
+fn half(tool: Tool, fixture: &Fixture, source: &str, destination: &str) -> std::process::Command {
+    let mut images: Vec<Image> = fixture.images(NEW, source);
     if tool == Tool::Coral {
-        images.extend(stand.images(OLD, source));
+        images.extend(fixture.images(OLD, source));
     }
     tool.command(&Pass {
-        home: stand.home.path(),
+        home: fixture.home.path(),
         destination,
         images: &images,
     })
 }
 
 /// Megabytes of blobs, counted by a proxy; not timed.
-fn bytes_read(tool: Tool, stand: &Stand) -> f64 {
+fn bytes_read(tool: Tool, fixture: &Fixture) -> f64 {
     let destination = Server::distribution();
-    let source = FaultServer::proxy(&stand.source.host());
-    succeeded(&mut stand.pass(tool, OLD, source.host(), &destination.host()));
+    let source = FaultServer::proxy(&fixture.source.host());
+    succeeded(&mut fixture.pass(tool, OLD, source.host(), &destination.host()));
     source.forget();
-    succeeded(&mut half(tool, stand, source.host(), &destination.host()));
+    succeeded(&mut half(tool, fixture, source.host(), &destination.host()));
     let read = source.requests().into_iter().filter(Request::reads_blob);
     read.map(|request| request.sent as f64).sum::<f64>() / 1e6
 }

@@ -1,4 +1,4 @@
-//! The streams of a command on an SSH server, for a reader and a writer that wait.
+//! Blocking reader and writer for the streams of a command on an SSH server.
 
 use std::io::{self, Read, Write};
 use std::rc::Rc;
@@ -15,14 +15,15 @@ use crate::fetch::git::remote::FetchTrace;
 
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_mins(2);
-/// Most bytes of what the command says beside its answer.
+/// Most bytes of the command's standard error that are kept.
 const MAX_SAID: usize = 1024;
-/// Most bytes that are sent: what is wanted takes a few hundred.
+/// Most bytes that are sent. A request names one commit, which takes a few hundred bytes.
 const MAX_SENT: usize = 1024 * 1024;
-/// The stream beside the answer, in the protocol's words.
+/// The number of the standard error stream in the SSH protocol.
 const STDERR: u32 = 1;
 
-/// The answer of a command, `limit` bytes at most, and the way to its input.
+/// Splits a command's channel into a reader of its output, `limit` bytes at most, and a writer of
+/// its input.
 pub(super) fn split(
     runtime: Handle,
     session: client::Handle<HostKey>,
@@ -64,7 +65,7 @@ impl Drop for Session {
             return;
         };
         self.runtime.spawn(async move {
-            // A connection that is gone needs no farewell.
+            // An error does not matter: the connection is gone already.
             let _ = handle.disconnect(Disconnect::ByApplication, "", "").await;
         });
     }
@@ -91,7 +92,7 @@ impl Reader {
             match message.map_err(|_| lost(&self.seen, "it is silent"))? {
                 Some(ChannelMsg::Data { data }) => return self.count(data),
                 Some(ChannelMsg::ExtendedData { data, ext: STDERR }) => self.hear(&data),
-                // Its text beside the answer and its end may still come.
+                // Standard error and the exit status may still follow the end of the output.
                 Some(ChannelMsg::Eof | ChannelMsg::ExitStatus { .. }) => self.has_ended = true,
                 Some(ChannelMsg::Close) => return Ok(Bytes::new()),
                 Some(_) => {}

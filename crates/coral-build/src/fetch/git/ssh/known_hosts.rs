@@ -1,7 +1,8 @@
-//! The host keys that are trusted: a file `known_hosts` as OpenSSH has it.
+//! Trusted host keys, in the format of OpenSSH's `known_hosts`.
 //!
-//! Host names in plain, with wildcards and negations, or hashed; `[HOST]:PORT` for another port than
-//! SSH's own; lines that are marked as revoked. Authorities of host certificates are not used.
+//! Supported are plain host names with wildcards and negations, hashed host names, `[HOST]:PORT`
+//! for a port other than 22, and lines that are marked as revoked. Certificate authorities are not
+//! supported.
 
 use aws_lc_rs::hmac;
 use base64::Engine as _;
@@ -11,20 +12,20 @@ use russh::keys::{Algorithm, HashAlg, PublicKey};
 /// Host keys by server.
 #[derive(Debug, Default)]
 pub(super) struct KnownHosts {
-    lines: Vec<Line>,
+    lines: Vec<KnownHost>,
 }
 
 #[derive(Debug)]
-struct Line {
+struct KnownHost {
     number: usize,
-    hosts: Hosts,
+    hosts: HostPatterns,
     is_revoked: bool,
     key: PublicKey,
 }
 
 #[derive(Debug)]
-enum Hosts {
-    /// Patterns; those with `!` take a server out of the line.
+enum HostPatterns {
+    /// Patterns; a match of one with `!` excludes the server from the line.
     Patterns(Vec<String>),
     Hashed {
         salt: Vec<u8>,
@@ -33,8 +34,7 @@ enum Hosts {
 }
 
 impl KnownHosts {
-    /// Reads a file. Comments are left out, and so are lines that cannot be read and those of
-    /// authorities.
+    /// Parses a file. Comments, lines that cannot be parsed and lines of authorities are ignored.
     pub(super) fn parse(text: &str) -> Self {
         let lines = text.lines().zip(1..);
         let lines = lines.filter_map(|(text, number)| line(text, number));
@@ -43,22 +43,22 @@ impl KnownHosts {
         }
     }
 
-    fn of<'a>(&'a self, server: &'a str) -> impl Iterator<Item = &'a Line> {
+    fn lines_for<'a>(&'a self, server: &'a str) -> impl Iterator<Item = &'a KnownHost> {
         self.lines.iter().filter(|line| line.hosts.has(server))
     }
 
     /// The types of the keys that a server may show.
     pub(super) fn algorithms(&self, server: &str) -> Vec<Algorithm> {
-        let trusted = self.of(server).filter(|line| !line.is_revoked);
+        let trusted = self.lines_for(server).filter(|line| !line.is_revoked);
         trusted.map(|line| line.key.algorithm()).collect()
     }
 
-    /// Whether a server is trusted that shows this key; if not, why not and what to do.
+    /// Checks the key that a server presented. The error says why it is not trusted and what to do.
     pub(super) fn check(&self, server: &str, shown: &PublicKey) -> Result<(), String> {
         let shown_key = named(shown);
-        let is_shown = |line: &&Line| line.key.key_data() == shown.key_data();
+        let is_shown = |line: &&KnownHost| line.key.key_data() == shown.key_data();
         if let Some(line) = self
-            .of(server)
+            .lines_for(server)
             .find(|line| line.is_revoked && is_shown(line))
         {
             let number = line.number;
@@ -67,12 +67,12 @@ impl KnownHosts {
                  revoked; ask its operator"
             ));
         }
-        let trusted = || self.of(server).filter(|line| !line.is_revoked);
+        let trusted = || self.lines_for(server).filter(|line| !line.is_revoked);
         if trusted().any(|line| is_shown(&line)) {
             return Ok(());
         }
         let same_type = trusted().find(|line| line.key.algorithm() == shown.algorithm());
-        if let Some(Line { number, key, .. }) = same_type {
+        if let Some(KnownHost { number, key, .. }) = same_type {
             let known = key.fingerprint(HashAlg::Sha256);
             return Err(format!(
                 "it shows the host key {shown_key}, and line {number} of known_hosts in the Secret of \
@@ -103,7 +103,7 @@ pub(super) fn named(key: &PublicKey) -> String {
 }
 
 /// `[@MARK] HOSTS TYPE KEY [COMMENT]`.
-fn line(text: &str, number: usize) -> Option<Line> {
+fn line(text: &str, number: usize) -> Option<KnownHost> {
     let mut words = text.split_whitespace().peekable();
     let mark = words.next_if(|word| word.starts_with('@'));
     let is_revoked = match mark {
@@ -117,15 +117,15 @@ fn line(text: &str, number: usize) -> Option<Line> {
     if key.algorithm().as_str() != name {
         return None;
     }
-    Some(Line {
+    Some(KnownHost {
         number,
-        hosts: Hosts::parse(hosts)?,
+        hosts: HostPatterns::parse(hosts)?,
         is_revoked,
         key,
     })
 }
 
-impl Hosts {
+impl HostPatterns {
     fn parse(text: &str) -> Option<Self> {
         let Some(hashed) = text.strip_prefix("|1|") else {
             let patterns = text.split(',').map(str::to_ascii_lowercase);
@@ -160,7 +160,7 @@ impl Hosts {
 fn is_match(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut read) = (0, 0);
-    // Where the last `*` was, and what it has taken so far.
+    // The position of the last `*`, and how much of the text it has matched so far.
     let mut star = None;
     while read < text.len() {
         match pattern.get(at) {

@@ -19,10 +19,10 @@ fn went_well(name: &str) -> Value {
 }
 
 /// What is said of a run whose pod has this status.
-fn said(status: &Value) -> Plan {
-    let mut seen = running(seen());
-    with_pod(&mut seen, status);
-    decide(&seen)
+fn decide_with_pod(status: &Value) -> Plan {
+    let mut input = running(input());
+    with_pod(&mut input, status);
+    decide(&input)
 }
 
 #[test]
@@ -40,10 +40,10 @@ fn a_step_that_fails_is_named_with_its_last_lines_masked_and_cut() {
             "PushFailed",
         ),
     ] {
-        let plan = said(&json!({
+        let plan = decide_with_pod(&json!({
             "phase": "Failed", "initContainerStatuses": inits, "containerStatuses": push,
         }));
-        says(&plan, BuildPhase::Failed, reason, "ended with exit code 1");
+        assert_ready(&plan, BuildPhase::Failed, reason, "ended with exit code 1");
         let lines = plan.status.message.unwrap();
         assert!(lines.len() <= 2048 && lines.starts_with('…'), "{lines}");
         assert!(
@@ -60,7 +60,7 @@ fn a_step_that_fails_is_named_with_its_last_lines_masked_and_cut() {
 fn corals_own_steps_name_fields_and_no_flags_and_the_users_step_is_quoted() {
     let end = "if r.example:5000 speaks plain HTTP, use --plain-http r.example:5000";
     let lines = |inits: Value| {
-        let plan = said(&json!({"phase": "Failed", "initContainerStatuses": inits}));
+        let plan = decide_with_pod(&json!({"phase": "Failed", "initContainerStatuses": inits}));
         plan.status.message.unwrap()
     };
     let fetch = lines(json!([died("fetch", 1, "Error", end)]));
@@ -75,8 +75,8 @@ fn corals_own_steps_name_fields_and_no_flags_and_the_users_step_is_quoted() {
 #[test]
 fn a_build_that_is_killed_for_its_memory_says_so() {
     let inits = json!([went_well("fetch"), died("build", 137, "OOMKilled", "")]);
-    let plan = said(&json!({"phase": "Failed", "initContainerStatuses": inits}));
-    says(
+    let plan = decide_with_pod(&json!({"phase": "Failed", "initContainerStatuses": inits}));
+    assert_ready(
         &plan,
         BuildPhase::Failed,
         "BuildFailed",
@@ -84,31 +84,31 @@ fn a_build_that_is_killed_for_its_memory_says_so() {
     );
     let inits = json!([went_well("fetch"), went_well("build")]);
     let push = json!([died("push", 137, "OOMKilled", "")]);
-    let plan = said(&json!({
+    let plan = decide_with_pod(&json!({
         "phase": "Failed", "initContainerStatuses": inits, "containerStatuses": push,
     }));
     let own = "the step push, which is Coral's own";
-    says(&plan, BuildPhase::Failed, "PushFailed", own);
+    assert_ready(&plan, BuildPhase::Failed, "PushFailed", own);
 }
 
 #[test]
 fn a_build_that_fills_the_disk_is_evicted_with_the_words_of_the_node() {
-    let plan = said(&json!({
+    let plan = decide_with_pod(&json!({
         "phase": "Failed", "reason": "Evicted",
         "message": "Usage of EmptyDir volume \"output\" exceeds the limit \"10Gi\".",
     }));
-    says(&plan, BuildPhase::Failed, "Evicted", "exceeds the limit");
+    assert_ready(&plan, BuildPhase::Failed, "Evicted", "exceeds the limit");
 }
 
 #[test]
 fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
     let killed = died("build", 137, "Error", "line 7");
     let waits = container("push", &json!({"waiting": {"reason": "PodInitializing"}}));
-    let plan = said(&json!({
+    let plan = decide_with_pod(&json!({
         "phase": "Failed", "reason": "DeadlineExceeded",
         "initContainerStatuses": [went_well("fetch"), killed], "containerStatuses": [waits],
     }));
-    says(
+    assert_ready(
         &plan,
         BuildPhase::Failed,
         "TimedOut",
@@ -116,18 +116,18 @@ fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
     );
     assert_eq!(plan.status.message.as_deref(), Some("line 7"));
     let pulling = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
-    let plan = said(&json!({
+    let plan = decide_with_pod(&json!({
         "phase": "Failed", "reason": "DeadlineExceeded",
         "initContainerStatuses": [went_well("fetch"), container("build", &pulling)],
     }));
     let part = "in the step build: the image of the step build cannot be pulled";
-    says(&plan, BuildPhase::Failed, "TimedOut", part);
+    assert_ready(&plan, BuildPhase::Failed, "TimedOut", part);
     // The Job's own deadline takes the pod away.
-    let mut gone = running(seen());
+    let mut gone = running(input());
     change_job(&mut gone, |job| {
         *job = with_condition(job, "Failed", "DeadlineExceeded");
     });
-    says(
+    assert_ready(
         &decide(&gone),
         BuildPhase::Failed,
         "TimedOut",
@@ -137,41 +137,41 @@ fn a_build_that_never_ends_is_ended_by_its_timeout_and_says_in_which_step() {
 
 #[test]
 fn a_run_that_never_had_a_pod_says_in_the_end_what_it_waited_for() {
-    let mut seen = running(seen());
-    change_job(&mut seen, |job| {
+    let mut input = running(input());
+    change_job(&mut input, |job| {
         let mut json = serde_json::to_value(&*job).unwrap();
         json["status"]["startTime"] = json!("2026-01-01T00:00:00Z");
         *job = serde_json::from_value(json).unwrap();
     });
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Pending, "NoPod", "such as a quota");
-    after(&mut seen, &plan);
-    change_job(&mut seen, |job| {
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Pending, "NoPod", "such as a quota");
+    after(&mut input, &plan);
+    change_job(&mut input, |job| {
         *job = with_condition(job, "Failed", "DeadlineExceeded");
     });
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Failed, "TimedOut", "such as a quota");
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Failed, "TimedOut", "such as a quota");
 }
 
 #[test]
 fn a_pod_that_no_node_takes_waits_and_says_why() {
-    let mut seen = running(seen());
+    let mut input = running(input());
     let status = json!({"phase": "Pending", "conditions": [{
         "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
         "message": "0/2 nodes are available: persistentvolumeclaim \"src\" not found.",
     }]});
-    with_pod(&mut seen, &status);
-    says(
-        &decide(&seen),
+    with_pod(&mut input, &status);
+    assert_ready(
+        &decide(&input),
         BuildPhase::Pending,
         "Unschedulable",
         "\"src\" not found",
     );
-    change_job(&mut seen, |job| {
+    change_job(&mut input, |job| {
         *job = with_condition(job, "Failed", "DeadlineExceeded");
     });
-    says(
-        &decide(&seen),
+    assert_ready(
+        &decide(&input),
         BuildPhase::Failed,
         "TimedOut",
         "\"src\" not found",
@@ -182,8 +182,8 @@ fn a_pod_that_no_node_takes_waits_and_says_why() {
 fn a_builder_that_cannot_be_pulled_is_named_while_it_is_waited_for() {
     let pulling = json!({"waiting": {"reason": "ImagePullBackOff", "message": "not found"}});
     let inits = json!([went_well("fetch"), container("build", &pulling)]);
-    let plan = said(&json!({"phase": "Pending", "initContainerStatuses": inits}));
-    says(
+    let plan = decide_with_pod(&json!({"phase": "Pending", "initContainerStatuses": inits}));
+    assert_ready(
         &plan,
         BuildPhase::Building,
         "ImagePullFailed",
@@ -197,8 +197,8 @@ fn a_node_that_is_lost_ends_the_run_with_what_took_the_pod_away() {
         "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
         "message": "Taint manager: deleting due to NoExecute taint",
     }]);
-    let mut seen = running(seen());
-    let failed = with_condition(&seen.jobs[0], "Failed", "BackoffLimitExceeded");
+    let mut input = running(input());
+    let failed = with_condition(&input.jobs[0], "Failed", "BackoffLimitExceeded");
     let runs = json!({"running": {"startedAt": "2026-01-01T00:05:00Z"}});
     let fetches = container("fetch", &runs);
     let builds = container("build", &runs);
@@ -217,25 +217,25 @@ fn a_node_that_is_lost_ends_the_run_with_what_took_the_pod_away() {
             BuildPhase::Pushing,
         ),
     ] {
-        let mut seen = seen.clone();
+        let mut input = input.clone();
         let status = json!({
             "phase": "Running", "conditions": lost,
             "initContainerStatuses": inits, "containerStatuses": last,
         });
-        with_pod(&mut seen, &status);
-        assert_eq!(decide(&seen).status.phase, Some(phase), "not yet");
-        change_job(&mut seen, |job| *job = failed.clone());
-        says(
-            &decide(&seen),
+        with_pod(&mut input, &status);
+        assert_eq!(decide(&input).status.phase, Some(phase), "not yet");
+        change_job(&mut input, |job| *job = failed.clone());
+        assert_ready(
+            &decide(&input),
             BuildPhase::Failed,
             "PodLost",
             "on node node1 was ended from outside",
         );
     }
-    change_job(&mut seen, |job| *job = failed);
-    seen.pod = None;
-    says(
-        &decide(&seen),
+    change_job(&mut input, |job| *job = failed);
+    input.pod = None;
+    assert_ready(
+        &decide(&input),
         BuildPhase::Failed,
         "PodLost",
         "the pod of the run is gone",
@@ -250,14 +250,14 @@ fn a_node_without_user_namespaces_ends_the_run_with_what_to_choose() {
         let node = json!({"metadata": {"name": "node1"}, "status": {"runtimeHandlers": handlers}});
         Some(Arc::new(serde_json::from_value(node).unwrap()))
     };
-    let mut seen = running(seen());
-    with_pod(&mut seen, &json!({"phase": "Pending"}));
-    seen.node = node(&json!({"userNamespaces": true}));
-    assert_eq!(decide(&seen).status.phase, Some(BuildPhase::Pending));
-    seen.node = node(&json!({"recursiveReadOnlyMounts": true}));
-    let plan = decide(&seen);
+    let mut input = running(input());
+    with_pod(&mut input, &json!({"phase": "Pending"}));
+    input.node = node(&json!({"userNamespaces": true}));
+    assert_eq!(decide(&input).status.phase, Some(BuildPhase::Pending));
+    input.node = node(&json!({"recursiveReadOnlyMounts": true}));
+    let plan = decide(&input);
     assert!(matches!(plan.actions[..], [Action::Suspend(_)]), "{plan:?}");
-    says(
+    assert_ready(
         &plan,
         BuildPhase::Failed,
         "UserNamespacesUnsupported",
@@ -267,28 +267,28 @@ fn a_node_without_user_namespaces_ends_the_run_with_what_to_choose() {
 
 #[test]
 fn a_pod_that_is_not_made_or_does_not_start_is_told_of_after_a_while() {
-    let mut seen = running(seen());
-    change_job(&mut seen, |job| {
+    let mut input = running(input());
+    change_job(&mut input, |job| {
         let mut json = serde_json::to_value(&*job).unwrap();
         json["status"]["startTime"] = json!("2026-01-01T00:09:55Z");
         *job = serde_json::from_value(json).unwrap();
     });
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Pending, "Running", "");
-    seen.now = plan.next.unwrap();
-    says(
-        &decide(&seen),
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Pending, "Running", "");
+    input.now = plan.next.unwrap();
+    assert_ready(
+        &decide(&input),
         BuildPhase::Pending,
         "NoPod",
         "kubectl describe job",
     );
     let status = json!({"phase": "Pending", "startTime": "2026-01-01T00:10:00Z"});
-    with_pod(&mut seen, &status);
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Pending, "Running", "the pod starts");
-    seen.now = plan.next.unwrap();
-    says(
-        &decide(&seen),
+    with_pod(&mut input, &status);
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Pending, "Running", "the pod starts");
+    input.now = plan.next.unwrap();
+    assert_ready(
+        &decide(&input),
         BuildPhase::Pending,
         "NotStarted",
         "kubectl describe pod",
@@ -298,11 +298,11 @@ fn a_pod_that_is_not_made_or_does_not_start_is_told_of_after_a_while() {
 #[test]
 fn a_push_without_a_report_is_no_success() {
     let push = json!([died("push", 0, "Completed", "not JSON")]);
-    let plan = said(&json!({"phase": "Succeeded", "containerStatuses": push}));
-    says(&plan, BuildPhase::Failed, "PushFailed", "without a report");
-    let mut gone = running(seen());
+    let plan = decide_with_pod(&json!({"phase": "Succeeded", "containerStatuses": push}));
+    assert_ready(&plan, BuildPhase::Failed, "PushFailed", "without a report");
+    let mut gone = running(input());
     change_job(&mut gone, |job| *job = with_condition(job, "Complete", ""));
-    says(
+    assert_ready(
         &decide(&gone),
         BuildPhase::Failed,
         "PodLost",
@@ -312,25 +312,25 @@ fn a_push_without_a_report_is_no_success() {
 
 #[test]
 fn a_job_that_was_deleted_ends_the_run_and_a_grant_that_was_taken_back_does_not() {
-    let mut seen = running(seen());
-    let plan = decide(&seen);
-    after(&mut seen, &plan);
-    seen.jobs.clear();
-    says(
-        &decide(&seen),
+    let mut input = running(input());
+    let plan = decide(&input);
+    after(&mut input, &plan);
+    input.jobs.clear();
+    assert_ready(
+        &decide(&input),
         BuildPhase::Failed,
         "PodLost",
         "the Job of the run was deleted",
     );
-    seen.rights = Rights::Unknown;
+    input.rights = Rights::Unknown;
     assert_eq!(
-        decide(&seen).status.phase,
+        decide(&input).status.phase,
         Some(BuildPhase::Pending),
         "as it was"
     );
-    seen.rights = Rights::Refused;
-    says(
-        &decide(&seen),
+    input.rights = Rights::Refused;
+    assert_ready(
+        &decide(&input),
         BuildPhase::Pending,
         "NotGranted",
         "coral grant --builds team-a",
@@ -339,9 +339,9 @@ fn a_job_that_was_deleted_ends_the_run_and_a_grant_that_was_taken_back_does_not(
 
 #[test]
 fn a_registry_that_is_down_stops_no_run_that_has_begun() {
-    let mut seen = begun(seen());
-    seen.registry = RegistrySeen::NotReady;
-    let plan = decide(&seen);
+    let mut input = begun(input());
+    input.registry = RegistryReadiness::NotReady;
+    let plan = decide(&input);
     assert!(
         matches!(plan.actions[..], [Action::Start { .. }]),
         "{plan:?}"

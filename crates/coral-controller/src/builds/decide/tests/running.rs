@@ -73,30 +73,30 @@ fn the_phase_is_that_of_the_step_that_runs_or_comes_next() {
         (vec![fetched(), built()], waits("push"), BuildPhase::Pushing),
         (vec![fetched(), built()], runs("push"), BuildPhase::Pushing),
     ] {
-        let mut seen = running(seen());
+        let mut input = running(input());
         let status = json!({
             "phase": "Pending", "initContainerStatuses": inits, "containerStatuses": [push],
         });
-        with_pod(&mut seen, &status);
-        let plan = decide(&seen);
+        with_pod(&mut input, &status);
+        let plan = decide(&input);
         assert_eq!(plan.status.phase, Some(expected), "{status}");
         // The Registry is told while there is time until the end.
         let publishes = matches!(expected, BuildPhase::Building | BuildPhase::Pushing);
-        let told = publishes.then(|| Action::Publish(shop()));
-        assert_eq!(plan.actions, Vec::from_iter(told), "{status}");
-        after(&mut seen, &plan);
-        assert_eq!(decide(&seen).actions, []);
+        let push_result = publishes.then(|| Action::Publish(shop()));
+        assert_eq!(plan.actions, Vec::from_iter(push_result), "{status}");
+        after(&mut input, &plan);
+        assert_eq!(decide(&input).actions, []);
     }
 }
 
 #[test]
 fn a_run_that_pushed_reports_digest_outputs_bytes_times_and_commit() {
-    let mut seen = running(seen());
-    seen.loaded = Some(Arc::new(shop()));
-    with_pod(&mut seen, &pushed(&inside()));
-    let plan = decide(&seen);
+    let mut input = running(input());
+    input.loaded = Some(Arc::new(shop()));
+    with_pod(&mut input, &pushed(&inside()));
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
-    says(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
+    assert_ready(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
     let status = plan.status;
     assert_eq!(status.digest.as_deref(), Some(DIGEST));
     assert_eq!(status.source.unwrap().commit.as_deref(), Some("abc"));
@@ -109,26 +109,26 @@ fn a_run_that_pushed_reports_digest_outputs_bytes_times_and_commit() {
 
 #[test]
 fn a_run_ends_with_its_last_step_and_not_when_its_pod_is_taken_down() {
-    let mut seen = running(seen());
-    seen.loaded = Some(Arc::new(shop()));
+    let mut input = running(input());
+    input.loaded = Some(Arc::new(shop()));
     let mut status = pushed(&inside());
     status["phase"] = "Running".into();
-    with_pod(&mut seen, &status);
-    let plan = decide(&seen);
+    with_pod(&mut input, &status);
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
-    says(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
+    assert_ready(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
     // Another spec leaves its Job, which does not say yet that it is complete.
-    after(&mut seen, &plan);
-    change_spec(&mut seen, |build| {
+    after(&mut input, &plan);
+    change_spec(&mut input, |build| {
         build.spec.rerun = Some("2".to_owned());
     });
-    let run = names::run_of(&seen.jobs[0]).unwrap().to_owned();
-    (seen.pod, seen.pushed) = (None, BTreeSet::from([run]));
-    let plan = decide(&seen);
-    let next = made(&plan);
-    after(&mut seen, &plan);
-    seen.jobs.push(Arc::new(next));
-    let plan = decide(&seen);
+    let run = names::run_of(&input.jobs[0]).unwrap().to_owned();
+    (input.pod, input.pushed) = (None, BTreeSet::from([run]));
+    let plan = decide(&input);
+    let next = created(&plan);
+    after(&mut input, &plan);
+    input.jobs.push(Arc::new(next));
+    let plan = decide(&input);
     assert!(
         matches!(plan.actions[..], [Action::Start { .. }]),
         "{plan:?}"
@@ -136,7 +136,7 @@ fn a_run_ends_with_its_last_step_and_not_when_its_pod_is_taken_down() {
 }
 
 /// The run pushes, and its step `push` has told its result.
-fn told(seen: &mut Observed) -> Plan {
+fn push_result(input: &mut BuildInput) -> Plan {
     let status = json!({
         "phase": "Running",
         "initContainerStatuses": [
@@ -145,73 +145,80 @@ fn told(seen: &mut Observed) -> Plan {
         ],
         "containerStatuses": [runs("push")],
     });
-    with_pod(seen, &status);
+    with_pod(input, &status);
     let report = json!({
         "digest": DIGEST, "outputs": inside(), "bytes": {"pushed": 7, "mounted": 2},
         "milliseconds": 1234,
     });
-    let told = Told {
+    let push_result = PushResult {
         report: serde_json::from_value(report).unwrap(),
         at: now(),
     };
-    seen.told = Some(Arc::new(told));
-    decide(seen)
+    input.push_result = Some(Arc::new(push_result));
+    decide(input)
 }
 
 #[test]
 fn a_result_that_the_push_told_ends_the_run_before_the_node_says_that_it_ended() {
-    let mut seen = running(seen());
-    seen.loaded = Some(Arc::new(shop()));
-    let plan = told(&mut seen);
-    says(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
+    let mut input = running(input());
+    input.loaded = Some(Arc::new(shop()));
+    let plan = push_result(&mut input);
+    assert_ready(&plan, BuildPhase::Succeeded, "Succeeded", DIGEST);
     let status = &plan.status;
     assert_eq!(status.digest.as_deref(), Some(DIGEST));
     assert_eq!(status.outputs.as_ref().unwrap().len(), 1);
     let durations = status.durations.clone().unwrap();
     let durations = (durations.fetch, durations.build, durations.push);
-    let said = |text: &str| Some(text.to_owned());
-    assert_eq!(durations, (said("0.4s"), said("2m5s"), said("1.2s")));
+    let decide_with_pod = |text: &str| Some(text.to_owned());
+    assert_eq!(
+        durations,
+        (
+            decide_with_pod("0.4s"),
+            decide_with_pod("2m5s"),
+            decide_with_pod("1.2s")
+        )
+    );
     assert_eq!(status.completion_time.as_ref().unwrap().0, now());
     // What the node says goes before what was told.
-    let pod = seen.pod.clone();
+    let pod = input.pod.clone();
     let mut node = pushed(&inside());
     let other = DIGEST.replace('a', "b");
     let message = &mut node["containerStatuses"][0]["state"]["terminated"]["message"];
     *message = json!(message.as_str().unwrap().replace(DIGEST, &other));
-    with_pod(&mut seen, &node);
-    assert_eq!(decide(&seen).status.digest, Some(other));
+    with_pod(&mut input, &node);
+    assert_eq!(decide(&input).status.digest, Some(other));
     let mut failed = node;
     failed["phase"] = json!("Failed");
     failed["containerStatuses"] = json!([ended("push", 1, "no room")]);
-    with_pod(&mut seen, &failed);
-    says(&decide(&seen), BuildPhase::Failed, "PushFailed", "");
+    with_pod(&mut input, &failed);
+    assert_ready(&decide(&input), BuildPhase::Failed, "PushFailed", "");
     // A cancelled run stays so.
-    seen.pod = pod;
-    change_spec(&mut seen, |build| build.spec.suspend = true);
-    says(&decide(&seen), BuildPhase::Cancelled, "Cancelled", "");
+    input.pod = pod;
+    change_spec(&mut input, |build| build.spec.suspend = true);
+    assert_ready(&decide(&input), BuildPhase::Cancelled, "Cancelled", "");
 }
 
 #[test]
 fn an_image_is_public_before_its_build_succeeds_and_a_registry_that_is_down_delays_that_a_minute() {
-    let mut seen = running(seen());
-    with_pod(&mut seen, &pushed(&inside()));
-    seen.now = "2026-01-01T00:07:10Z".parse().unwrap();
-    let plan = decide(&seen);
+    let mut input = running(input());
+    with_pod(&mut input, &pushed(&inside()));
+    input.now = "2026-01-01T00:07:10Z".parse().unwrap();
+    let plan = decide(&input);
     assert_eq!(plan.actions, [Action::Publish(shop())]);
-    says(&plan, BuildPhase::Pushing, "Publishing", "every pod");
+    assert_ready(&plan, BuildPhase::Pushing, "Publishing", "every pod");
     assert!(plan.next.is_some());
-    after(&mut seen, &plan);
-    seen.loaded = Some(Arc::new(shop()));
-    says(&decide(&seen), BuildPhase::Succeeded, "Succeeded", "");
-    seen.loaded = None;
-    seen.now = "2026-01-01T00:09:00Z".parse().unwrap();
-    let plan = decide(&seen);
+    after(&mut input, &plan);
+    input.loaded = Some(Arc::new(shop()));
+    assert_ready(&decide(&input), BuildPhase::Succeeded, "Succeeded", "");
+    input.loaded = None;
+    input.now = "2026-01-01T00:09:00Z".parse().unwrap();
+    let plan = decide(&input);
     assert_eq!(
         plan.actions,
         [Action::Publish(shop())],
         "it is noted all the same"
     );
-    says(
+    assert_ready(
         &plan,
         BuildPhase::Succeeded,
         "Succeeded",
@@ -221,15 +228,15 @@ fn an_image_is_public_before_its_build_succeeds_and_a_registry_that_is_down_dela
 
 #[test]
 fn an_output_outside_that_failed_fails_the_run_and_keeps_the_result_inside() {
-    let mut seen = running(seen());
+    let mut input = running(input());
     let mut outputs = inside();
     outputs.as_array_mut().unwrap().push(json!({
         "reference": "ghcr.io/acme/shop:3", "state": "Failed",
         "message": "401: Authorization: Bearer abcdef refused",
     }));
-    with_pod(&mut seen, &pushed(&outputs));
-    let plan = decide(&seen);
-    says(
+    with_pod(&mut input, &pushed(&outputs));
+    let plan = decide(&input);
+    assert_ready(
         &plan,
         BuildPhase::Failed,
         "AlsoToFailed",
@@ -243,7 +250,7 @@ fn an_output_outside_that_failed_fails_the_run_and_keeps_the_result_inside() {
 
 #[test]
 fn a_push_that_is_killed_while_it_pushes_outside_keeps_the_result_inside() {
-    let mut seen = running(seen());
+    let mut input = running(input());
     let mut outputs = inside();
     let waits =
         json!({"reference": "slow.example/shop:3", "state": "Failed", "message": "not yet"});
@@ -252,9 +259,9 @@ fn a_push_that_is_killed_while_it_pushes_outside_keeps_the_result_inside() {
     status["phase"] = json!("Failed");
     status["reason"] = json!("DeadlineExceeded");
     status["containerStatuses"][0]["state"]["terminated"]["exitCode"] = json!(137);
-    with_pod(&mut seen, &status);
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Failed, "TimedOut", "in the step push");
+    with_pod(&mut input, &status);
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Failed, "TimedOut", "in the step push");
     assert!(matches!(plan.actions[..], [Action::Publish(_)]), "{plan:?}");
     let status = plan.status;
     assert_eq!(status.digest.as_deref(), Some(DIGEST));
@@ -264,92 +271,92 @@ fn a_push_that_is_killed_while_it_pushes_outside_keeps_the_result_inside() {
 
 #[test]
 fn suspending_cancels_a_run_once_and_it_stays_so() {
-    let mut seen = running(seen());
-    let plan = decide(&seen);
-    after(&mut seen, &plan);
-    change_spec(&mut seen, |build| {
+    let mut input = running(input());
+    let plan = decide(&input);
+    after(&mut input, &plan);
+    change_spec(&mut input, |build| {
         build.spec.suspend = true;
     });
-    let plan = decide(&seen);
+    let plan = decide(&input);
     assert!(matches!(plan.actions[..], [Action::Suspend(_)]), "{plan:?}");
-    says(&plan, BuildPhase::Cancelled, "Cancelled", "change rerun");
+    assert_ready(&plan, BuildPhase::Cancelled, "Cancelled", "change rerun");
     // A controller that was killed before it said so.
-    change_job(&mut seen, |job| {
+    change_job(&mut input, |job| {
         job.spec.as_mut().unwrap().suspend = Some(true);
     });
-    let again = decide(&seen);
+    let again = decide(&input);
     assert_eq!(again.actions, []);
-    says(&again, BuildPhase::Cancelled, "Cancelled", "");
-    after(&mut seen, &again);
-    change_spec(&mut seen, |build| {
+    assert_ready(&again, BuildPhase::Cancelled, "Cancelled", "");
+    after(&mut input, &again);
+    change_spec(&mut input, |build| {
         build.spec.suspend = false;
     });
-    let plan = decide(&seen);
+    let plan = decide(&input);
     assert_eq!(plan.actions, []);
     assert_eq!(plan.status.phase, Some(BuildPhase::Cancelled));
 }
 
 #[test]
 fn suspending_a_run_that_has_ended_changes_nothing() {
-    let mut seen = running(seen());
-    with_pod(&mut seen, &pushed(&inside()));
-    seen.loaded = Some(Arc::new(shop()));
-    change_job(&mut seen, |job| *job = with_condition(job, "Complete", ""));
-    change_spec(&mut seen, |build| {
+    let mut input = running(input());
+    with_pod(&mut input, &pushed(&inside()));
+    input.loaded = Some(Arc::new(shop()));
+    change_job(&mut input, |job| *job = with_condition(job, "Complete", ""));
+    change_spec(&mut input, |build| {
         build.spec.suspend = true;
     });
-    says(&decide(&seen), BuildPhase::Succeeded, "Succeeded", "");
+    assert_ready(&decide(&input), BuildPhase::Succeeded, "Succeeded", "");
 }
 
 #[test]
 fn another_spec_takes_the_run_before_away_first() {
-    let mut seen = running(seen());
-    let plan = decide(&seen);
-    after(&mut seen, &plan);
-    change_spec(&mut seen, |build| {
+    let mut input = running(input());
+    let plan = decide(&input);
+    after(&mut input, &plan);
+    change_spec(&mut input, |build| {
         build.spec.rerun = Some("2".to_owned());
     });
-    let plan = decide(&seen);
+    let plan = decide(&input);
     let [Action::Delete(key, uid)] = &plan.actions[..] else {
         panic!("{plan:?}");
     };
-    let job = seen.jobs[0].metadata.name.as_deref();
+    let job = input.jobs[0].metadata.name.as_deref();
     assert_eq!((Some(key.name.as_str()), uid.as_str()), (job, JOB_UID));
-    says(&plan, BuildPhase::Pending, "Superseded", "");
-    after(&mut seen, &plan);
-    seen.jobs.clear();
-    made(&decide(&seen));
+    assert_ready(&plan, BuildPhase::Pending, "Superseded", "");
+    after(&mut input, &plan);
+    input.jobs.clear();
+    created(&decide(&input));
 }
 
 #[test]
 fn a_spec_that_is_put_back_is_run_anew_and_not_reported_from_its_earlier_run() {
-    let complete = |seen: &mut Observed| {
-        with_pod(seen, &pushed(&inside()));
-        change_job(seen, |job| *job = with_condition(job, "Complete", ""));
-        seen.loaded = Some(Arc::new(shop()));
-        let plan = decide(seen);
-        says(&plan, BuildPhase::Succeeded, "Succeeded", "");
-        after(seen, &plan);
+    let complete = |input: &mut BuildInput| {
+        with_pod(input, &pushed(&inside()));
+        change_job(input, |job| *job = with_condition(job, "Complete", ""));
+        input.loaded = Some(Arc::new(shop()));
+        let plan = decide(input);
+        assert_ready(&plan, BuildPhase::Succeeded, "Succeeded", "");
+        after(input, &plan);
     };
-    let rerun = |seen: &mut Observed, with: Option<&str>| {
-        change_spec(seen, |build| build.spec.rerun = with.map(str::to_owned));
+    let rerun = |input: &mut BuildInput, with: Option<&str>| {
+        change_spec(input, |build| build.spec.rerun = with.map(str::to_owned));
     };
-    let mut seen = running(seen());
-    complete(&mut seen);
-    let first = seen.jobs.clone();
-    rerun(&mut seen, Some("2"));
-    (seen.jobs, seen.pod) = (Vec::new(), None);
-    let mut seen = running(seen);
-    complete(&mut seen);
-    rerun(&mut seen, None);
-    seen.jobs.extend(first);
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Pending, "Superseded", "earlier run");
+    let mut input = running(input());
+    complete(&mut input);
+    let first = input.jobs.clone();
+    rerun(&mut input, Some("2"));
+    (input.jobs, input.pod) = (Vec::new(), None);
+    let mut input = running(input);
+    complete(&mut input);
+    rerun(&mut input, None);
+    input.jobs.extend(first);
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Pending, "Superseded", "earlier run");
     assert!(matches!(plan.actions[..], [Action::Delete(..)]), "{plan:?}");
-    after(&mut seen, &plan);
-    seen.jobs.pop();
-    seen.pod = None;
-    made(&decide(&seen));
+    after(&mut input, &plan);
+    input.jobs.pop();
+    input.pod = None;
+    created(&decide(&input));
 }
 
 pub(super) fn with_condition(job: &Job, kind: &str, reason: &str) -> Job {
@@ -360,49 +367,49 @@ pub(super) fn with_condition(job: &Job, kind: &str, reason: &str) -> Job {
 
 #[test]
 fn a_job_that_never_ran_is_no_failed_run_of_the_history() {
-    let suspended = |seen: &mut Observed| {
-        change_job(seen, |job| {
+    let suspended = |input: &mut BuildInput| {
+        change_job(input, |job| {
             *job = with_condition(job, "Suspended", "JobSuspended");
         });
     };
-    let another_spec = |seen: &mut Observed| {
-        let plan = decide(seen);
-        after(seen, &plan);
-        change_spec(seen, |build| build.spec.rerun = Some("2".to_owned()));
-        decide(seen)
+    let another_spec = |input: &mut BuildInput| {
+        let plan = decide(input);
+        after(input, &plan);
+        change_spec(input, |build| build.spec.rerun = Some("2".to_owned()));
+        decide(input)
     };
-    let mut waits = begun(seen());
+    let mut waits = begun(input());
     suspended(&mut waits);
     let plan = another_spec(&mut waits);
-    says(&plan, BuildPhase::Pending, "Superseded", "");
+    assert_ready(&plan, BuildPhase::Pending, "Superseded", "");
     assert!(matches!(plan.actions[..], [Action::Delete(..)]), "{plan:?}");
 
-    let mut cancelled = begun(seen());
+    let mut cancelled = begun(input());
     suspended(&mut cancelled);
     change_job(&mut cancelled, |job| {
         let annotations = job.metadata.annotations.as_mut().unwrap();
         annotations.insert("image.stvz.io/build-begun".to_owned(), "true".to_owned());
     });
-    made(&another_spec(&mut cancelled));
+    created(&another_spec(&mut cancelled));
 }
 
 #[test]
 fn the_oldest_runs_go_and_the_present_one_stays() {
     let history = json!({"history": {"succeeded": 2, "failed": 0}});
-    let mut seen = running(ready_for(build_with(&history)));
-    with_pod(&mut seen, &pushed(&inside()));
-    seen.loaded = Some(Arc::new(shop()));
+    let mut input = running(ready_for(build_with(&history)));
+    with_pod(&mut input, &pushed(&inside()));
+    input.loaded = Some(Arc::new(shop()));
     for (day, kind) in [(1, "Complete"), (2, "Failed"), (3, "Complete")] {
-        let mut job = with_condition(&seen.jobs[0], kind, "");
+        let mut job = with_condition(&input.jobs[0], kind, "");
         let at: Timestamp = format!("2025-12-0{day}T00:00:00Z").parse().unwrap();
         job.metadata.creation_timestamp = Some(time(at));
         job.metadata.uid = Some(format!("uid-{day}"));
         let labels = job.metadata.labels.as_mut().unwrap();
         labels.insert("image.stvz.io/run".to_owned(), format!("0000000{day}"));
-        seen.jobs.push(Arc::new(job));
+        input.jobs.push(Arc::new(job));
     }
-    let plan = decide(&seen);
-    says(&plan, BuildPhase::Succeeded, "Succeeded", "");
+    let plan = decide(&input);
+    assert_ready(&plan, BuildPhase::Succeeded, "Succeeded", "");
     let uid = |action: &Action| match action {
         Action::Delete(_, uid) => uid.clone(),
         other => panic!("{other:?}"),

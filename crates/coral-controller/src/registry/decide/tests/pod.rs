@@ -4,9 +4,9 @@ use super::*;
 
 #[test]
 fn storage_is_a_claim_or_a_folder_and_stays_what_it_was() {
-    let mut seen = fresh(&json!({"storage": {"size": "1Gi", "storageClassName": "fast"}}));
-    settle(&mut seen);
-    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let mut input = fresh(&json!({"storage": {"size": "1Gi", "storageClassName": "fast"}}));
+    settle(&mut input);
+    let set = json!(input.existing.stateful_set.as_deref().unwrap());
     let claim = &set["spec"]["volumeClaimTemplates"][0];
     assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "1Gi");
     assert_eq!(claim["spec"]["storageClassName"], "fast");
@@ -15,19 +15,19 @@ fn storage_is_a_claim_or_a_folder_and_stays_what_it_was() {
         json!({"storage": {"size": "2Gi"}}),
         json!({"storage": {"emptyDir": {}}}),
     ] {
-        seen.registry = registry("reg", &other);
-        let plan = decide(&seen);
+        input.registry = registry("reg", &other);
+        let plan = decide(&input);
         assert!(plan.actions.is_empty(), "{:?}", plan.actions);
-        let (_, reason, message) = condition(&seen, "Degraded");
+        let (_, reason, message) = condition(&input, "Degraded");
         assert_eq!(reason, "StorageFixed");
         assert!(
             message.contains("kubectl delete statefulset -n a reg"),
             "{message}"
         );
     }
-    let mut seen = fresh(&json!({"storage": {"emptyDir": {"sizeLimit": "1Gi"}}}));
-    settle(&mut seen);
-    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let mut input = fresh(&json!({"storage": {"emptyDir": {"sizeLimit": "1Gi"}}}));
+    settle(&mut input);
+    let set = json!(input.existing.stateful_set.as_deref().unwrap());
     assert!(set["spec"].get("volumeClaimTemplates").is_none());
     assert_eq!(
         set["spec"]["template"]["spec"]["volumes"][0]["emptyDir"]["sizeLimit"],
@@ -45,9 +45,9 @@ fn storage_is_a_claim_or_a_folder_and_stays_what_it_was() {
 #[test]
 fn the_bounds_of_the_storage_are_the_registrys_flags() {
     let storage = json!({"size": "10Gi", "limit": "8Gi", "minFree": "500M"});
-    let mut seen = fresh(&json!({"storage": storage}));
-    settle(&mut seen);
-    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    let mut input = fresh(&json!({"storage": storage}));
+    settle(&mut input);
+    let set = json!(input.existing.stateful_set.as_deref().unwrap());
     let container = &set["spec"]["template"]["spec"]["containers"][0];
     let arguments = container["args"].as_array().unwrap();
     for flag in ["--storage-limit=8Gi", "--storage-min-free=500M"] {
@@ -57,13 +57,13 @@ fn the_bounds_of_the_storage_are_the_registrys_flags() {
 
 #[test]
 fn the_pod_is_what_pod_security_restricted_admits() {
-    let mut seen = fresh(&json!({
+    let mut input = fresh(&json!({
         "limits": {"blobSize": "1Gi"},
         "gc": {"untagged": "7d"},
         "scrub": {"interval": "14d", "bandwidth": "0"},
     }));
-    settle(&mut seen);
-    let set = json!(seen.found.stateful_set.as_deref().unwrap());
+    settle(&mut input);
+    let set = json!(input.existing.stateful_set.as_deref().unwrap());
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
@@ -97,20 +97,20 @@ fn the_pod_is_what_pod_security_restricted_admits() {
 
 #[test]
 fn what_the_pod_waits_for_is_in_the_condition() {
-    let mut seen = fresh(&json!({}));
-    settle(&mut seen);
-    seen.found.pod = typed(&json!({
+    let mut input = fresh(&json!({}));
+    settle(&mut input);
+    input.existing.pod = typed(&json!({
         "metadata": {"name": "reg-0", "namespace": "a"},
         "status": {"conditions": [{"type": "PodScheduled", "status": "False", "message": "no volume"}]},
     }));
-    assert!(condition(&seen, "Ready").2.contains("no volume"));
+    assert!(condition(&input, "Ready").2.contains("no volume"));
     let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": "not found"}});
     let container = json!({"name": "registry", "state": waiting, "image": "", "imageID": "", "ready": false, "restartCount": 0});
-    seen.found.pod = typed(&json!({
+    input.existing.pod = typed(&json!({
         "metadata": {"name": "reg-0", "namespace": "a"},
         "status": {"containerStatuses": [container]},
     }));
-    let (_, reason, message) = condition(&seen, "Ready");
+    let (_, reason, message) = condition(&input, "Ready");
     assert_eq!(reason, "PodNotRunning");
     assert!(message.contains("ErrImagePull: not found"), "{message}");
 }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use coral_api::injection_policy::InjectionPolicy;
 use serde_json::json;
 
-use super::{condition, locked, observed, policy, route};
+use super::{condition, input, locked, policy, route};
 use crate::ObjectKey;
 use crate::lock::decide::decide;
 
@@ -18,7 +18,7 @@ fn mirrors_of_a_policy_that_do_not_exist_are_named() {
         "p",
         &json!({"mirrors": [named("outside"), named("outsid")]}),
     );
-    let mut seen = observed(vec![policy.clone()], &[]);
+    let mut seen = input(vec![policy.clone()], &[]);
     seen.mirrors = [ObjectKey::new("coral-system", "outside")].into();
     let decision = decide(&seen);
     let degraded = condition(&decision, &policy, "Degraded");
@@ -53,12 +53,12 @@ fn a_host_of_the_lock_that_is_no_registrys_is_named() {
         "reg.coral-systm.svc:5000", "reg.coral-system.svc:5000", "harbor.example:5000",
         "harbor.infra.svc:443", "old.infra.svc:5000",
     ]}));
-    let said = |policy: &Arc<InjectionPolicy>, kind| {
+    let condition_of = |policy: &Arc<InjectionPolicy>, kind| {
         let routes = [route("r", &["old.infra.svc:5000"])];
-        let decision = decide(&observed(vec![policy.clone()], &routes));
+        let decision = decide(&input(vec![policy.clone()], &routes));
         condition(&decision, policy, kind)
     };
-    let degraded = said(&policy, "Degraded");
+    let degraded = condition_of(&policy, "Degraded");
     is(&degraded, "True", "RegistryNotFound");
     assert!(
         degraded
@@ -67,7 +67,7 @@ fn a_host_of_the_lock_that_is_no_registrys_is_named() {
         "{}",
         degraded.2
     );
-    let ready = said(&policy, "Ready");
+    let ready = condition_of(&policy, "Ready");
     is(&ready, "True", "LockInForce");
     assert!(
         ready
@@ -77,7 +77,7 @@ fn a_host_of_the_lock_that_is_no_registrys_is_named() {
         ready.2
     );
     is(
-        &said(&locked(&json!({})), "Degraded"),
+        &condition_of(&locked(&json!({})), "Degraded"),
         "False",
         "AsExpected",
     );

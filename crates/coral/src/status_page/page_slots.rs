@@ -1,8 +1,8 @@
-//! How many pages are made at one time: for all readers together, and for one address.
+//! Limits how many pages are made at one time: for all readers together, and for one address.
 //!
 //! Each page makes many requests to the registry and is open to anonymous clients too, but clients
 //! that pull must not wait for pages. Each address waits in its own queue, so that a flood from one
-//! address takes at most half of the turns.
+//! address takes at most half of the slots.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,12 +21,12 @@ use super::refusal;
 
 const MOST_AT_ONCE: usize = 8;
 const MOST_OF_ONE_ADDRESS: usize = 4;
-/// Longest time that a page waits for its turn.
+/// Longest time that a page waits for a slot.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The turns of pages; cloning shares them.
+/// The slots in which pages are made. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct Turns(Arc<Queues>);
+pub(super) struct PageSlots(Arc<Queues>);
 
 #[derive(Debug)]
 struct Queues {
@@ -36,23 +36,23 @@ struct Queues {
     by_network: Mutex<HashMap<IpAddr, Arc<Semaphore>>>,
 }
 
-/// The right to make one page.
+/// A slot in which one page is made; dropping it frees the slot.
 #[derive(Debug)]
-struct Turn {
+struct PageSlot {
     queues: Arc<Queues>,
     network: IpAddr,
     /// Both permits are released before the queue of the address is checked.
     permits: Option<[OwnedSemaphorePermit; 2]>,
 }
 
-impl Default for Turns {
+impl Default for PageSlots {
     fn default() -> Self {
-        Self::of(MOST_AT_ONCE, MOST_OF_ONE_ADDRESS)
+        Self::with_limits(MOST_AT_ONCE, MOST_OF_ONE_ADDRESS)
     }
 }
 
-impl Turns {
-    fn of(all: usize, of_one: usize) -> Self {
+impl PageSlots {
+    fn with_limits(all: usize, of_one: usize) -> Self {
         Self(Arc::new(Queues {
             all: Arc::new(Semaphore::new(all)),
             of_one,
@@ -60,8 +60,8 @@ impl Turns {
         }))
     }
 
-    /// Waits for a turn for a reader at `address`; `None` on timeout.
-    async fn take(&self, address: IpAddr) -> Option<Turn> {
+    /// Waits for a slot for a reader at `address`; `None` on timeout.
+    async fn acquire(&self, address: IpAddr) -> Option<PageSlot> {
         let queues = &self.0;
         let network = network_of(address);
         let own = {
@@ -70,7 +70,7 @@ impl Turns {
             all.entry(network).or_insert_with(new).clone()
         };
         // Removes the queue even if the reader goes away meanwhile.
-        let mut turn = Turn {
+        let mut slot = PageSlot {
             queues: queues.clone(),
             network,
             permits: None,
@@ -80,8 +80,8 @@ impl Turns {
             let all = queues.all.clone().acquire_owned().await.ok()?;
             Some([own, all])
         };
-        turn.permits = Some(tokio::time::timeout(LONGEST_WAIT, both).await.ok()??);
-        Some(turn)
+        slot.permits = Some(tokio::time::timeout(LONGEST_WAIT, both).await.ok()??);
+        Some(slot)
     }
 }
 
@@ -93,11 +93,11 @@ impl Queues {
     }
 }
 
-impl Drop for Turn {
+impl Drop for PageSlot {
     fn drop(&mut self) {
         self.permits = None;
         let mut all = self.queues.by_network();
-        // Readers that wait or have a turn also hold a reference to it.
+        // Readers that wait or have a slot also hold a reference to it.
         let is_last = |own: &Arc<Semaphore>| Arc::strong_count(own) == 1;
         if all.get(&self.network).is_some_and(is_last) {
             all.remove(&self.network);
@@ -105,11 +105,15 @@ impl Drop for Turn {
     }
 }
 
-/// Lets a page wait for its turn, up to the longest wait.
-pub(super) async fn in_turn(State(turns): State<Turns>, request: Request, next: Next) -> Response {
+/// Middleware: a page waits for a slot, up to the longest wait.
+pub(super) async fn limit_pages(
+    State(page_slots): State<PageSlots>,
+    request: Request,
+    next: Next,
+) -> Response {
     let peer = request.extensions().get::<Peer>();
     let address = peer.map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0);
-    let Some(_turn) = turns.take(address).await else {
+    let Some(_slot) = page_slots.acquire(address).await else {
         let mut response = refusal(ApiError::Busy);
         let soon = HeaderValue::from_static("5");
         response.headers_mut().insert(header::RETRY_AFTER, soon);
@@ -134,41 +138,44 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_from_one_address_leaves_turns_for_others() {
-        let turns = Turns::of(3, 2);
+    async fn a_flood_from_one_address_leaves_slots_for_others() {
+        let page_slots = PageSlots::with_limits(3, 2);
         let flood = client(1);
-        let held = [turns.take(flood).await, turns.take(flood).await];
+        let held = [
+            page_slots.acquire(flood).await,
+            page_slots.acquire(flood).await,
+        ];
         assert!(held.iter().all(Option::is_some));
-        // Those that wait stand in the queue of their address.
+        // Requests that wait are in the queue of their address.
         let waiting: Vec<_> = (0..100)
             .map(|_| {
-                let turns = turns.clone();
-                tokio::spawn(async move { turns.take(flood).await.is_some() })
+                let page_slots = page_slots.clone();
+                tokio::spawn(async move { page_slots.acquire(flood).await.is_some() })
             })
             .collect();
         tokio::task::yield_now().await;
-        let other = turns.take(client(2)).await;
+        let other = page_slots.acquire(client(2)).await;
         assert!(other.is_some());
-        // Then all are taken, and a page does not wait for ever.
-        assert!(turns.take(client(3)).await.is_none());
+        // All slots are taken now, and a page does not wait forever.
+        assert!(page_slots.acquire(client(3)).await.is_none());
         for wait in waiting {
             assert!(!wait.await.unwrap());
         }
         drop((held, other));
-        assert!(turns.0.by_network().is_empty());
+        assert!(page_slots.0.by_network().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_page_that_has_no_turn_in_time_is_told_to_come_again() {
-        let turns = Turns::of(1, 1);
-        let router = Router::new()
-            .route("/", get(|| async { "made" }))
-            .layer(middleware::from_fn_with_state(turns.clone(), in_turn));
+    async fn a_page_without_a_slot_in_time_is_answered_with_retry_after() {
+        let page_slots = PageSlots::with_limits(1, 1);
+        let router = Router::new().route("/", get(|| async { "made" })).layer(
+            middleware::from_fn_with_state(page_slots.clone(), limit_pages),
+        );
         let ask = || {
             let request = Request::new(Body::empty());
             router.clone().oneshot(request)
         };
-        let held = turns.take(client(1)).await.unwrap();
+        let held = page_slots.acquire(client(1)).await.unwrap();
         let refused = ask().await.unwrap();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refused.headers()[header::RETRY_AFTER], "5");

@@ -1,29 +1,29 @@
-//! A door in front of a server: connections wait at it until it is opened.
+//! A gate in front of a server: connections wait there until it is opened.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
-/// A closed door in front of a server. It ends with the process of the tests.
-pub struct Door {
+/// A closed gate in front of a server. Its thread ends with the process of the tests.
+pub struct Gate {
     host: String,
-    state: Arc<State>,
+    state: Arc<SharedState>,
 }
 
 #[derive(Default)]
-struct State {
-    seen: Mutex<Seen>,
+struct SharedState {
+    state: Mutex<GateState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Seen {
+struct GateState {
     is_open: bool,
     connections: usize,
 }
 
-impl Door {
+impl Gate {
     /// On a free port of an address, in front of `host:port`.
     ///
     /// # Panics
@@ -31,7 +31,7 @@ impl Door {
     pub fn before(address: &str, server: &str) -> Self {
         let listener = TcpListener::bind((address, 0)).expect("an address of this machine");
         let host = listener.local_addr().expect("it is bound").to_string();
-        let state = Arc::<State>::default();
+        let state = Arc::<SharedState>::default();
         let (server, shared) = (server.to_owned(), Arc::clone(&state));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -52,23 +52,23 @@ impl Door {
         self.state.lock().connections
     }
 
-    /// Lets through what waits, and what comes later.
+    /// Lets the waiting connections through, and all later ones.
     pub fn open(&self) {
         self.state.lock().is_open = true;
         self.state.changed.notify_all();
     }
 }
 
-impl State {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+impl SharedState {
+    fn lock(&self) -> std::sync::MutexGuard<'_, GateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn pass(stream: &TcpStream, server: &str, state: &State) {
-    let mut seen = state.lock();
-    seen.connections += 1;
-    let open = state.changed.wait_while(seen, |seen| !seen.is_open);
+fn pass(stream: &TcpStream, server: &str, shared: &SharedState) {
+    let mut state = shared.lock();
+    state.connections += 1;
+    let open = shared.changed.wait_while(state, |state| !state.is_open);
     drop(open.unwrap_or_else(PoisonError::into_inner));
     // A client that has gone away meanwhile, or a server that is not there, ends the connection.
     let _ = both_ways(stream, server);
@@ -96,20 +96,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_passes_a_door_until_it_is_opened() {
+    fn nothing_passes_a_gate_until_it_is_opened() {
         let server = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = server.local_addr().unwrap().to_string();
-        let door = Door::before("127.0.0.1", &address);
-        let mut client = TcpStream::connect(door.host()).unwrap();
+        let gate = Gate::before("127.0.0.1", &address);
+        let mut client = TcpStream::connect(gate.host()).unwrap();
         client.write_all(b"ping").unwrap();
         crate::until("a connection", std::time::Duration::from_mins(1), || {
-            (door.connections() == 1).then_some(())
+            (gate.connections() == 1).then_some(())
         });
         server.set_nonblocking(true).unwrap();
         let early = server.accept().map(drop).map_err(|error| error.kind());
         assert_eq!(early, Err(io::ErrorKind::WouldBlock));
         server.set_nonblocking(false).unwrap();
-        door.open();
+        gate.open();
         let (mut accepted, _) = server.accept().unwrap();
         let mut four = [0; 4];
         accepted.read_exact(&mut four).unwrap();

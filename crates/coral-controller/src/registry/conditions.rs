@@ -10,8 +10,8 @@ use kube::ResourceExt as _;
 
 use super::Registry;
 use super::claim;
-use super::observe::Found;
-use super::space::{Level, Storage};
+use super::observe::ExistingObjects;
+use super::space::{Storage, StorageLevel};
 
 /// Longest message of a Registry that is repeated on other objects.
 const MAX_QUOTED: usize = 300;
@@ -45,7 +45,7 @@ impl ConditionValue {
 
 /// The conditions that a decision gives a Registry.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Outlook {
+pub(super) struct RegistryConditions {
     ready: Option<ConditionValue>,
     progressing: Option<(&'static str, String)>,
     degraded: Option<(&'static str, String)>,
@@ -57,17 +57,17 @@ pub(super) struct Outlook {
     scrub: Option<RegistryScrubStatus>,
 }
 
-impl Outlook {
+impl RegistryConditions {
     /// The Registry is not worked on, for this reason.
-    pub(super) fn refuse(&mut self, saying: ConditionValue) {
-        match saying.truth {
-            Truth::False if saying.reason != "RemovingEarlier" => {
-                self.degraded = Some((saying.reason, saying.message.clone()));
+    pub(super) fn refuse(&mut self, update: ConditionValue) {
+        match update.truth {
+            Truth::False if update.reason != "RemovingEarlier" => {
+                self.degraded = Some((update.reason, update.message.clone()));
             }
-            Truth::Unknown => self.progress(saying.reason, &saying.message),
+            Truth::Unknown => self.progress(update.reason, &update.message),
             Truth::True | Truth::False => {}
         }
-        self.ready = Some(saying);
+        self.ready = Some(update);
     }
 
     /// The Registry is not ready yet.
@@ -92,8 +92,8 @@ impl Outlook {
 
     /// The Registry said what it stores. A full one needs a person's attention.
     pub(super) fn stores(&mut self, storage: Storage) {
-        if storage.level == Level::Full {
-            self.degrade(Level::Full.reason(), &storage.message());
+        if storage.level == StorageLevel::Full {
+            self.degrade(StorageLevel::Full.reason(), &storage.message());
         }
         self.storage = Some(storage);
     }
@@ -109,19 +109,19 @@ impl Outlook {
     pub(super) fn is_ready(&self) -> bool {
         self.ready
             .as_ref()
-            .is_some_and(|saying| saying.truth == Truth::True)
+            .is_some_and(|update| update.truth == Truth::True)
     }
 
     /// Whether nothing is known about the Registry.
     pub(super) fn is_unknown(&self) -> bool {
         let ready = self.ready.as_ref();
-        ready.is_none_or(|saying| saying.truth == Truth::Unknown)
+        ready.is_none_or(|update| update.truth == Truth::Unknown)
     }
 
     /// Whether a person has to do something.
     pub(super) fn needs_attention(&self) -> bool {
         let is_stuck =
-            |saying: &ConditionValue| matches!(saying.reason, "PodNotRunning" | "Unschedulable");
+            |update: &ConditionValue| matches!(update.reason, "PodNotRunning" | "Unschedulable");
         self.degraded.is_some() || self.ready.as_ref().is_some_and(is_stuck)
     }
 
@@ -158,18 +158,18 @@ impl Outlook {
         });
         let said_its_space = all.iter().any(|it| it.type_ == kind::STORAGE_AVAILABLE);
         let mut set = |kind, truth, reason, message: &str| {
-            let saying = conditions::ConditionUpdate {
+            let update = conditions::ConditionUpdate {
                 kind,
                 truth,
                 reason,
                 message,
             };
-            conditions::set(&mut all, &saying, registry.metadata.generation, now);
+            conditions::set(&mut all, &update, registry.metadata.generation, now);
         };
         match &self.ready {
             // A Registry does not stop being ready because nothing is known about it at the moment.
-            Some(saying) if saying.truth == Truth::Unknown && is_settled => {}
-            Some(saying) => set(kind::READY, saying.truth, saying.reason, &saying.message),
+            Some(update) if update.truth == Truth::Unknown && is_settled => {}
+            Some(update) => set(kind::READY, update.truth, update.reason, &update.message),
             None => set(kind::READY, Truth::Unknown, "Reading", ""),
         }
         match &self.progressing {
@@ -213,26 +213,31 @@ pub(crate) fn why_not_ready(registry: &Registry) -> Option<String> {
 }
 
 /// Says whether the workload serves, and if not, what its pod waits for.
-pub(super) fn of_workload(found: &Found, host: &str, outlook: &mut Outlook) {
-    let set = found.stateful_set.as_deref();
+pub(super) fn of_workload(
+    existing: &ExistingObjects,
+    host: &str,
+    conditions: &mut RegistryConditions,
+) {
+    let set = existing.stateful_set.as_deref();
     if set.is_some_and(is_serving) {
-        outlook.ready = Some(ConditionValue {
+        conditions.ready = Some(ConditionValue {
             truth: Truth::True,
             reason: "Serving",
             message: format!("serves as {host}"),
         });
         return;
     }
-    let trouble = found.pod.as_deref().and_then(|pod| {
-        let (reason, mut message) = trouble(pod)?;
-        let set = found.stateful_set.as_deref();
-        if let Some(advice) = claim::advice(pod, set, found.classes.as_ref()) {
+    let pod_problem = existing.pod.as_deref().and_then(|pod| {
+        let (reason, mut message) = pod_problem(pod)?;
+        let set = existing.stateful_set.as_deref();
+        if let Some(advice) = claim::advice(pod, set, existing.classes.as_ref()) {
             message = format!("{message}; {advice}");
         }
         Some((reason, message))
     });
-    let (reason, message) = trouble.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
-    outlook.wait(reason, &message);
+    let (reason, message) =
+        pod_problem.unwrap_or(("Starting", "its pod is not ready yet".to_owned()));
+    conditions.wait(reason, &message);
 }
 
 fn is_serving(set: &StatefulSet) -> bool {
@@ -246,7 +251,7 @@ fn is_serving(set: &StatefulSet) -> bool {
 }
 
 /// Why the pod does not run, according to its status.
-fn trouble(pod: &Pod) -> Option<(&'static str, String)> {
+fn pod_problem(pod: &Pod) -> Option<(&'static str, String)> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     let mut conditions = status.conditions.iter().flatten();

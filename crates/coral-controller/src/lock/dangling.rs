@@ -9,31 +9,29 @@ use std::collections::BTreeSet;
 use coral_api::injection_policy::InjectionPolicy;
 use coral_api::names::{REGISTRY_PORT, registry_host};
 
-use super::decide::{Observed, listed};
+use super::decide::{LockInput, listed};
 use crate::ObjectKey;
 
 /// What a policy names that does not exist.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Absent {
+pub(crate) struct DanglingReferences {
     mirrors: Vec<String>,
     /// Hosts of the lock.
     hosts: Vec<String>,
 }
 
-impl Absent {
+impl DanglingReferences {
     /// The names in this policy that do not exist. Those of the lock are checked only if
     /// `has_lock`.
-    pub(crate) fn of(policy: &InjectionPolicy, has_lock: bool, observed: &Observed) -> Self {
+    pub(crate) fn in_policy(policy: &InjectionPolicy, has_lock: bool, input: &LockInput) -> Self {
         let mirrors = policy.spec.mirrors.iter();
         let mirrors: BTreeSet<ObjectKey> = mirrors
             .map(|mirror| ObjectKey::new(&mirror.namespace, &mirror.name))
-            .filter(|key| !observed.mirrors.contains(key))
+            .filter(|key| !input.mirrors.contains(key))
             .collect();
         let lock = policy.spec.lock.as_ref().filter(|_| has_lock);
         let hosts = lock.map_or(&[][..], |lock| &lock.registries[..]);
-        let hosts = hosts
-            .iter()
-            .filter(|host| is_of_no_registry(host, observed));
+        let hosts = hosts.iter().filter(|host| is_of_no_registry(host, input));
         Self {
             mirrors: mirrors.iter().map(ToString::to_string).collect(),
             hosts: hosts.cloned().collect(),
@@ -41,7 +39,7 @@ impl Absent {
     }
 
     /// Reason and message of the condition; `None` if everything exists.
-    pub(crate) fn trouble(&self) -> Option<(&'static str, String)> {
+    pub(crate) fn problem(&self) -> Option<(&'static str, String)> {
         let mirrors = (!self.mirrors.is_empty()).then(|| {
             format!(
                 "spec.mirrors names RegistryMirrors that do not exist: {}. No pod can use them: \
@@ -84,7 +82,7 @@ impl Absent {
 
 /// Whether the host is written as that of a Registry, and there is none. Nodes find such a host only
 /// by a Registry or a route: the cluster's DNS is not theirs.
-fn is_of_no_registry(host: &str, observed: &Observed) -> bool {
+fn is_of_no_registry(host: &str, input: &LockInput) -> bool {
     let port = format!(".svc:{REGISTRY_PORT}");
     let Some((name, namespace)) = host
         .strip_suffix(&port)
@@ -92,12 +90,10 @@ fn is_of_no_registry(host: &str, observed: &Observed) -> bool {
     else {
         return false;
     };
-    let mut routes = observed.routes.iter();
+    let mut routes = input.routes.iter();
     let is_routed = routes.any(|route| route.spec.hosts.iter().any(|routed| routed == host));
     registry_host(namespace, name) == host
         && !namespace.contains('.')
-        && !observed
-            .registries
-            .contains(&ObjectKey::new(namespace, name))
+        && !input.registries.contains(&ObjectKey::new(namespace, name))
         && !is_routed
 }

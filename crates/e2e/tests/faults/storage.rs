@@ -18,7 +18,7 @@ struct SmallDisk {
 }
 
 impl SmallDisk {
-    fn of(size: &str) -> Self {
+    fn with_size(size: &str) -> Self {
         let disk = Self { folder: scratch() };
         disk.mount(&format!("size={size}"));
         disk
@@ -134,7 +134,7 @@ fn a_file_in_place_of_the_data_folder_is_named() {
 #[test]
 #[ignore = "needs root; run by cargo xtask test"]
 fn a_data_folder_that_cannot_be_written_is_named() {
-    let disk = SmallDisk::of("1m");
+    let disk = SmallDisk::with_size("1m");
     disk.mount("remount,ro");
     let (mirrors, _) = empty_mirror();
     let data = disk.path();
@@ -196,7 +196,7 @@ fn a_full_disk_is_named_and_nothing_is_lost_and_room_helps() {
     source.load(&small());
     source.load(&big());
     source.load(&json!({ "path": "team/other", "tag": "1", "layers": [2_000_000], "seed": 4 }));
-    let disk = SmallDisk::of("8m");
+    let disk = SmallDisk::with_size("8m");
     let mut registry = Served::start(disk.path());
     let _ = fill(&source, &registry.host, SMALL).succeeded();
     let finished = fill(&source, &registry.host, BIG)
@@ -222,7 +222,7 @@ fn a_full_disk_is_named_and_nothing_is_lost_and_room_helps() {
 #[test]
 #[ignore = "needs root; run by cargo xtask test"]
 fn a_push_into_a_full_disk_is_answered_and_leaves_no_garbage_behind() {
-    let disk = SmallDisk::of("4m");
+    let disk = SmallDisk::with_size("4m");
     let registry = Served::start(disk.path());
     let body = vec![7; 8_000_000];
     for _ in 0..3 {
@@ -261,7 +261,7 @@ fn coral_up_on_a_full_disk_says_so_and_goes_on_when_there_is_room() {
     let small_one = crate::mirrors::yaml(&source.host, "team/small", "tags: [\"1\"]");
     let big_one = crate::mirrors::yaml(&source.host, "team/big", "tags: [\"1\"]");
     let (folder, _) = folder_with("m.yaml", &format!("{big_one}---\n{small_one}"));
-    let disk = SmallDisk::of("8m");
+    let disk = SmallDisk::with_size("8m");
     let mut command = coral();
     command
         .arg("up")

@@ -34,14 +34,14 @@ pub(crate) struct NodeView {
     /// Whether it runs Linux, the only system that has an agent.
     pub(crate) linux: bool,
     /// Its NodeImages object, if there is one.
-    pub(crate) placed: Option<Placed>,
+    pub(crate) placed: Option<NodeImagesView>,
     /// Why its agent has stopped reporting, if it has.
     pub(crate) silent: Option<String>,
 }
 
 /// The NodeImages object of a node.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Placed {
+pub(crate) struct NodeImagesView {
     /// What was asked for last.
     pub(crate) spec: NodeImagesSpec,
     /// What the agent reported last; `None` while it has not.
@@ -73,15 +73,15 @@ pub(crate) struct RegistryView {
     /// first time; a Registry that is down or refused keeps its own.
     pub(crate) endpoint: Option<String>,
     /// Why it is not ready, in the words of its own condition.
-    pub(crate) trouble: Option<String>,
+    pub(crate) problem: Option<String>,
 }
 
 /// Hosts that a lock allows now. While it is not known, every host counts as allowed, so that no
 /// file is removed that a lock may still rely on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct HostsInForce(pub(crate) Option<BTreeSet<String>>);
+pub(crate) struct AllowedHosts(pub(crate) Option<BTreeSet<String>>);
 
-impl HostsInForce {
+impl AllowedHosts {
     /// Whether a lock may allow this host now.
     pub(crate) fn may_allow(&self, host: &str) -> bool {
         self.0.as_ref().is_none_or(|hosts| hosts.contains(host))

@@ -1,4 +1,4 @@
-//! What the nodes may reach: a filter in each node, for its own packets and for those of its pods.
+//! The packet filter of each node, for its own packets and for those of its pods.
 //!
 //! While joined, the nodes reach every address of the cluster's range. That includes the bridge's
 //! address, on which the outside of the tests listens. While cut off, they reach nodes, pods and
@@ -17,14 +17,14 @@ use super::processes::running;
 use super::settings::{API_PORT, Cluster, MOST_NODES, write};
 use crate::command::output;
 
-/// A packet of TCP that is no longer, in bytes, acknowledges or closes: 52 are headers, and ends of
-/// TLS and pings of HTTP/2 come on top. A request is longer.
+/// TCP packets of at most this many bytes only acknowledge or close: 52 bytes are headers, and the
+/// end of a TLS session or an HTTP/2 ping adds a few. A request is longer.
 const SMALL: u32 = 92;
 
-/// What packets are counted by.
+/// The key of the counters.
 const KEY: &str = "ip saddr . ip daddr . meta l4proto . th dport";
 
-/// Cuts the outside off; the counts begin at zero.
+/// Cuts the nodes off from the outside. The counters begin at zero.
 pub(super) fn cut(cluster: &Cluster) -> Result<()> {
     write(&cluster.file("cut"), "")?;
     for node in 1..=cluster.nodes {
@@ -34,7 +34,7 @@ pub(super) fn cut(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Lets the outside in again; the counts stay.
+/// Connects the nodes with the outside again. The counters stay.
 pub(super) fn join(cluster: &Cluster) -> Result<()> {
     let mark = cluster.file("cut");
     if mark.exists() {
@@ -84,7 +84,7 @@ pub(super) fn dropped(cluster: &Cluster) -> Result<Value> {
     Ok(json!({"packets": sum("packets"), "asked": sum("asked"), "dropped": all}))
 }
 
-/// Writes down what a node has counted, before its filter goes.
+/// Saves the counters of a node before its filter is replaced.
 pub(super) fn keep_counts(cluster: &Cluster, node: u8) -> Result<()> {
     let mut all = kept(cluster, node);
     all.extend(counted(cluster, node)?);

@@ -26,24 +26,24 @@ pub(super) const OLD: Which = Which("old", IMAGES);
 pub(super) const LARGE: Which = Which("large", 1);
 
 /// A source that holds the images.
-pub(super) struct Stand {
+pub(super) struct Fixture {
     pub(super) home: TempDir,
     pub(super) source: Server,
 }
 
-impl Stand {
+impl Fixture {
     pub(super) fn new() -> Self {
-        let stand = Self {
+        let fixture = Self {
             home: scratch(),
             source: Server::distribution(),
         };
         for number in 0..IMAGES {
             let layers: Vec<Vec<u8>> = (0..LAYERS).map(|_| random(LAYER)).collect();
-            stand.push(OLD, number, &layers[..LAYERS / 2 + number % 2]);
-            stand.push(NEW, number, &layers);
+            fixture.push(OLD, number, &layers[..LAYERS / 2 + number % 2]);
+            fixture.push(NEW, number, &layers);
         }
-        stand.push(LARGE, 0, &[random(LARGE_LAYER)]);
-        stand
+        fixture.push(LARGE, 0, &[random(LARGE_LAYER)]);
+        fixture
     }
 
     fn push(&self, which: Which, number: usize, layers: &[Vec<u8>]) {

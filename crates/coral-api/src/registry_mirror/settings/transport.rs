@@ -1,19 +1,19 @@
-//! How a registry's host is reached.
+//! How connections to a registry's host are made: plain HTTP or HTTPS, and which certificates are trusted.
 
 use crate::problem::Problems;
 
-/// How a registry's host is reached: the same for the hosts of sources and the destination.
+/// How connections to a registry's host are made. Sources and the destination have the same settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reach {
+pub struct TransportSettings {
     /// Whether to use plain HTTP.
     pub plain_http: bool,
     /// Whether its certificate is verified.
     pub tls_verify: bool,
-    /// PEM text of further authorities.
+    /// PEM text of further authorities, in addition to the system's.
     pub ca: Option<String>,
 }
 
-impl Default for Reach {
+impl Default for TransportSettings {
     /// HTTPS with the system's authorities.
     fn default() -> Self {
         Self {
@@ -24,17 +24,22 @@ impl Default for Reach {
     }
 }
 
-/// The three fields as they are typed, for a source or the destination.
+/// The three fields of a source or of the destination, as the document has them.
 #[derive(Clone, Copy)]
-pub(super) struct Typed<'a> {
+pub(super) struct TransportFields<'a> {
     pub(super) plain_http: Option<bool>,
     pub(super) tls_verify: Option<bool>,
     pub(super) ca: Option<&'a str>,
 }
 
-impl Typed<'_> {
-    /// What they mean; `path` is what they belong to, `max_ca` the most bytes of certificates.
-    pub(super) fn reach(self, problems: &mut Problems, path: &str, max_ca: usize) -> Reach {
+impl TransportFields<'_> {
+    /// Validates the fields. `path` is the object that they belong to; `max_ca` is the most bytes of certificates.
+    pub(super) fn settings(
+        self,
+        problems: &mut Problems,
+        path: &str,
+        max_ca: usize,
+    ) -> TransportSettings {
         let plain_http = self.plain_http.unwrap_or_default();
         if plain_http && (self.tls_verify.is_some() || self.ca.is_some()) {
             problems.add(
@@ -45,7 +50,7 @@ impl Typed<'_> {
         if let Some(ca) = self.ca {
             certificates(problems, &format!("{path}.ca"), ca, max_ca);
         }
-        Reach {
+        TransportSettings {
             plain_http,
             tls_verify: self.tls_verify.unwrap_or(true),
             ca: self.ca.map(ToOwned::to_owned),
