@@ -1,55 +1,46 @@
 //! Remembers how many tags registries put on a page: a page that may be incomplete costs another
 //! request, which registries with small repositories need not get each time.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
 use tokio::time::Instant;
 
 /// Hosts that are remembered.
-const MAX_HOSTS: usize = 1000;
+const MAX_HOSTS: usize = 1024;
 /// A registry may be set up again, with smaller pages.
 const TRUSTED_FOR: Duration = Duration::from_hours(24);
 
 /// Of each host, by its name: the largest page that was seen whole, and when.
-#[derive(Debug, Default)]
-pub(crate) struct PageSizes(Mutex<HashMap<String, (usize, Instant)>>);
+#[derive(Debug)]
+pub(crate) struct PageSizes(Cache<String, (usize, Instant)>);
+
+impl Default for PageSizes {
+    fn default() -> Self {
+        Self(Cache::new(MAX_HOSTS))
+    }
+}
 
 impl PageSizes {
     /// Whether a page of so many names was not cut: the host gave one as large, or larger, and then
     /// said that nothing follows it.
     pub(crate) fn is_whole(&self, host: &str, names: usize) -> bool {
-        let known = self.lock();
-        let whole = known.get(host);
-        whole.is_some_and(|(whole, at)| names <= *whole && at.elapsed() < TRUSTED_FOR)
+        let whole = self.0.get(host);
+        whole.is_some_and(|(whole, at)| names <= whole && at.elapsed() < TRUSTED_FOR)
     }
 
     /// Records that nothing followed a page of this many names: the host was asked for the next
     /// page, and it named none.
     pub(crate) fn saw_whole(&self, host: &str, names: usize) {
-        let mut known = self.lock();
-        if known.len() >= MAX_HOSTS && !known.contains_key(host) {
-            known.clear();
-        }
-        let now = Instant::now();
-        let (whole, at) = known.entry(host.to_owned()).or_insert((names, now));
-        if names >= *whole || at.elapsed() >= TRUSTED_FOR {
-            (*whole, *at) = (names, now);
+        if !self.is_whole(host, names + 1) {
+            self.0.insert(host.to_owned(), (names, Instant::now()));
         }
     }
 
     /// Records that other names followed a page of this many, so that a page of this size may not
     /// be the last one.
     pub(crate) fn saw_cut(&self, host: &str, names: usize) {
-        let mut known = self.lock();
-        if known.get(host).is_some_and(|(whole, _)| *whole >= names) {
-            known.remove(host);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, (usize, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.remove_if(host, |(whole, _)| *whole >= names);
     }
 }
 
@@ -87,7 +78,7 @@ mod tests {
         for n in 0..3 * MAX_HOSTS {
             sizes.saw_whole(&n.to_string(), 1);
         }
-        assert!(sizes.lock().len() <= MAX_HOSTS);
+        assert!(sizes.0.len() <= MAX_HOSTS);
         assert!(sizes.is_whole(&(3 * MAX_HOSTS - 1).to_string(), 1));
     }
 }

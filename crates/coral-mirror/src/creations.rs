@@ -1,25 +1,25 @@
 //! When images were created, according to their configurations.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use coral_distribution::Error;
 use coral_image::{Descriptor, Digest, Manifest, Repository, Tag, Version};
 use futures::TryStreamExt;
 use jiff::Timestamp;
+use quick_cache::sync::Cache;
 
 use crate::copy::CopySide;
 use crate::pace::AskError;
 
 /// Larger configurations are not read for their creation time.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
-/// How many creation times are remembered; beyond that, they are dropped and read again.
+/// How many creation times are remembered; one that is dropped is read again.
 const MAX_REMEMBERED: usize = 100_000;
 
 /// Creation times by tag, with the digest that they belong to: once read, each costs only a `HEAD`,
 /// which registries do not count. Cheap to clone; clones share them.
-#[derive(Debug, Clone, Default)]
-pub struct Creations(Arc<Mutex<HashMap<(Repository, Tag), Creation>>>);
+#[derive(Debug, Clone)]
+pub struct Creations(Arc<Cache<(Repository, Tag), Creation>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Creation {
@@ -27,20 +27,13 @@ struct Creation {
     time: Option<Timestamp>,
 }
 
+impl Default for Creations {
+    fn default() -> Self {
+        Self(Arc::new(Cache::new(MAX_REMEMBERED)))
+    }
+}
+
 impl Creations {
-    fn get(&self, image: &(Repository, Tag)) -> Option<Creation> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(image).copied()
-    }
-
-    fn remember(&self, image: (Repository, Tag), creation: Creation) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_REMEMBERED {
-            known.clear();
-        }
-        known.insert(image, creation);
-    }
-
     /// When the image of a tag was created, if it states that.
     pub(crate) async fn time(
         &self,
@@ -50,14 +43,14 @@ impl Creations {
     ) -> Result<Option<Timestamp>, AskError> {
         let image = (repository.clone(), tag.clone());
         let version = Version::Tag(tag.clone());
-        if let Some(known) = self.get(&image) {
+        if let Some(known) = self.0.get(&image) {
             let now = source.check(|| source.endpoint.head(&version)).await?;
             if now.is_some_and(|now| now.digest == known.digest) {
                 return Ok(known.time);
             }
         }
         let creation = created(source, &version).await?;
-        self.remember(image, creation);
+        self.0.insert(image, creation);
         Ok(creation.time)
     }
 }

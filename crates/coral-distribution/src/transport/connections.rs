@@ -1,9 +1,10 @@
 //! Pools of connections: one for each distinct set of options.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use coral_image::{Host, without_byte_order_marks};
+use quick_cache::sync::Cache;
 use url::Url;
 
 use super::proxy::{Proxies, Proxy};
@@ -17,11 +18,11 @@ use crate::redacted::Redacted;
 const IDLE: Duration = Duration::from_secs(50);
 
 /// Most pools of a client. Where addresses are judged, each port has its own, and a source chooses
-/// the ports that it redirects to.
+/// the ports that it redirects to. Requests that run in a pool that is dropped go on.
 const MOST_POOLS: usize = 64;
 
 /// What a pool is made for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum PoolKey {
     /// HTTP without TLS: needs no certificate on this system.
     Plain { direct: bool },
@@ -42,29 +43,7 @@ pub(super) struct Connections {
     certificates: bool,
     addresses: Arc<AddressRules>,
     /// By what they are made for, and by port where addresses are refused by port.
-    pools: Mutex<Pools>,
-}
-
-/// The pools that are kept, the least recently used first.
-#[derive(Debug, Default)]
-struct Pools(Vec<((PoolKey, Option<u16>), reqwest::Client)>);
-
-impl Pools {
-    fn get(&mut self, key: &(PoolKey, Option<u16>)) -> Option<reqwest::Client> {
-        let place = self.0.iter().position(|(known, _)| known == key)?;
-        let used = self.0.remove(place);
-        let client = used.1.clone();
-        self.0.push(used);
-        Some(client)
-    }
-
-    /// Keeps a pool. The least recently used one leaves for it; requests that run in that one go on.
-    fn keep(&mut self, key: (PoolKey, Option<u16>), client: reqwest::Client) {
-        if self.0.len() >= MOST_POOLS {
-            self.0.remove(0);
-        }
-        self.0.push((key, client));
-    }
+    pools: Cache<(PoolKey, Option<u16>), reqwest::Client>,
 }
 
 impl Connections {
@@ -92,7 +71,7 @@ impl Connections {
             addresses: Arc::new(options.addresses.clone()),
             options,
             certificates: false,
-            pools: Mutex::default(),
+            pools: Cache::new(MOST_POOLS),
         })
     }
 
@@ -133,16 +112,8 @@ impl Connections {
         let port = url.port_or_known_default();
         let port = port.filter(|_| !self.addresses.is_empty());
         let key = (self.key_for(url), port);
-        let mut pools = self
-            .pools
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(client) = pools.get(&key) {
-            return Ok(client);
-        }
-        let client = self.build(&key.0, port)?;
-        pools.keep(key, client.clone());
-        Ok(client)
+        self.pools
+            .get_or_insert_with(&key, || self.build(&key.0, port))
     }
 
     fn key_for(&self, url: &Url) -> PoolKey {
@@ -303,9 +274,10 @@ mod tests {
             connections.client_for(&redirected).unwrap();
             connections.client_for(&used).unwrap();
         }
-        let pools = connections.pools.lock().unwrap();
-        assert_eq!(pools.0.len(), MOST_POOLS);
-        assert!(pools.0.iter().any(|((_, port), _)| *port == Some(80)));
+        let kept = connections.pools.len();
+        assert!((MOST_POOLS / 2..=MOST_POOLS).contains(&kept), "{kept}");
+        let key = (connections.key_for(&used), Some(80));
+        assert!(connections.pools.contains_key(&key));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Facts about an image in the registry: its size, its platforms, when it was built. They depend on
 //! the digest alone, so they are read once.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use coral_image::{
     Descriptor, Digest, Manifest, ManifestKind, Platform, RepositoryPath, media_type,
 };
 use jiff::Timestamp;
+use quick_cache::sync::Cache;
 use serde::Deserialize;
 
 use super::api::{Api, ApiError, Reader};
@@ -35,8 +36,13 @@ pub(super) struct ImageFacts {
 }
 
 /// The facts found so far.
-#[derive(Default)]
-pub(super) struct FactsCache(Mutex<HashMap<Digest, Arc<ImageFacts>>>);
+pub(super) struct FactsCache(Cache<Digest, Arc<ImageFacts>>);
+
+impl Default for FactsCache {
+    fn default() -> Self {
+        Self(Cache::new(MOST_REMEMBERED))
+    }
+}
 
 #[derive(Default, Deserialize)]
 struct Config {
@@ -51,10 +57,6 @@ struct Config {
 }
 
 impl FactsCache {
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Arc<ImageFacts>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The facts about an image that the reader may read.
     pub(super) async fn get(
         &self,
@@ -63,8 +65,8 @@ impl FactsCache {
         repository: &RepositoryPath,
         digest: &Digest,
     ) -> Result<Arc<ImageFacts>, ApiError> {
-        if let Some(known) = self.known().get(digest) {
-            return Ok(known.clone());
+        if let Some(known) = self.0.get(digest) {
+            return Ok(known);
         }
         let facts_reader = FactsReader {
             api,
@@ -74,11 +76,7 @@ impl FactsCache {
         let facts = Arc::new(facts_reader.facts(digest).await?);
         // A child that is missing may still arrive, so this is not remembered.
         if facts.absent.is_empty() {
-            let mut known = self.known();
-            if known.len() >= MOST_REMEMBERED {
-                known.clear();
-            }
-            known.insert(*digest, facts.clone());
+            self.0.insert(*digest, facts.clone());
         }
         Ok(facts)
     }

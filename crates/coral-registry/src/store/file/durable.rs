@@ -10,21 +10,19 @@
 //!
 //! Nothing partial ever has its final name, at any moment.
 
-use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use quick_cache::sync::Cache;
 use uuid::Uuid;
 
 use super::group::GroupSync;
 use crate::store::StoreError;
 
-/// How many folders are remembered in each of two generations: as many as fit into a table of 4,096
-/// slots. A forgotten folder costs a sync.
-const MOST_FOLDERS: usize = 3584;
+/// How many folders are remembered. A forgotten folder costs a sync.
+const MOST_FOLDERS: usize = 7168;
 
 /// Makes files and folders that survive a power cut.
 #[derive(Debug)]
@@ -33,34 +31,10 @@ pub(super) struct Durable {
     tmp: PathBuf,
     /// Folders whose own entry is known to be on disk. One that merely exists may have been created
     /// by a process that ended before it synced the parent.
-    folders: Mutex<Known>,
+    folders: Cache<PathBuf, ()>,
     syncs: GroupSync,
     /// How many files were given or lost their names.
     changes: AtomicU64,
-}
-
-/// Folders in two generations: a used one moves to the young generation; when that is full, it
-/// becomes the old one, and what was left in the old one is forgotten.
-#[derive(Debug, Default)]
-struct Known {
-    young: HashSet<PathBuf>,
-    old: HashSet<PathBuf>,
-}
-
-impl Known {
-    fn has(&mut self, folder: &Path) -> bool {
-        if let Some(folder) = self.old.take(folder) {
-            self.add(folder);
-        }
-        self.young.contains(folder)
-    }
-
-    fn add(&mut self, folder: PathBuf) {
-        if self.young.len() >= MOST_FOLDERS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(folder);
-    }
 }
 
 impl Durable {
@@ -69,7 +43,7 @@ impl Durable {
         Self {
             root: root.to_owned(),
             tmp,
-            folders: Mutex::default(),
+            folders: Cache::new(MOST_FOLDERS),
             syncs: GroupSync::default(),
             changes: AtomicU64::new(0),
         }
@@ -98,9 +72,8 @@ impl Durable {
             create(folder)?;
         }
         self.sync_folder(parent)?;
-        let mut known = self.folders();
         for folder in folders {
-            known.add(folder);
+            self.folders.insert(folder, ());
         }
         Ok(())
     }
@@ -116,7 +89,7 @@ impl Durable {
         self.make_folder(parent)?;
         create(path)?;
         self.sync_folder(parent)?;
-        self.folders().add(path.to_owned());
+        self.folders.insert(path.to_owned(), ());
         Ok(())
     }
 
@@ -184,11 +157,7 @@ impl Durable {
     }
 
     fn known(&self, path: &Path) -> bool {
-        path == self.root || self.folders().has(path)
-    }
-
-    fn folders(&self) -> MutexGuard<'_, Known> {
-        self.folders.lock().unwrap_or_else(PoisonError::into_inner)
+        path == self.root || self.folders.get(path).is_some()
     }
 }
 
@@ -278,16 +247,16 @@ mod tests {
 
     #[test]
     fn however_many_folders_are_made_what_is_kept_is_bounded_and_what_is_used_stays() {
-        let mut known = Known::default();
+        let durable = Durable::new(Path::new("/"), PathBuf::from("/tmp"));
         let folder = |number: usize| PathBuf::from(format!("/a/{number}"));
-        known.add(folder(0));
+        durable.folders.insert(folder(0), ());
         for number in 1..20_000 {
-            known.add(folder(number));
+            durable.folders.insert(folder(number), ());
+            assert!(durable.known(&folder(number)), "{number}");
             if number % 1000 == 0 {
-                assert!(known.has(&folder(0)), "{number}");
+                assert!(durable.known(&folder(0)), "{number}");
             }
-            assert!(known.young.len() + known.old.len() <= 2 * MOST_FOLDERS);
         }
-        assert!(!known.has(&folder(1)));
+        assert!(durable.folders.len() <= MOST_FOLDERS);
     }
 }

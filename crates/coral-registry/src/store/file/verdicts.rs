@@ -2,13 +2,13 @@
 //! the file does not change, and only one runs at a time: clients cannot keep the disk busy by
 //! repeating requests.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, TryLockError};
 
 use coral_image::Digest;
+use quick_cache::sync::Cache;
 
 use super::hashing::hash;
 use crate::stamp::Stamp;
@@ -17,9 +17,9 @@ use crate::stamp::Stamp;
 const MOST: usize = 10_000;
 
 /// The results of earlier checks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Verdicts {
-    sound: Mutex<HashMap<Digest, Stamp>>,
+    sound: Cache<Digest, Stamp>,
     /// Held while a file is read.
     pub(super) turn: Mutex<()>,
 }
@@ -41,7 +41,7 @@ impl Verdicts {
     pub(super) fn of(&self, path: &Path, digest: &Digest) -> io::Result<Verdict> {
         let file = File::open(path)?;
         let stamp = Stamp::of(&file.metadata()?);
-        if self.is_sound(digest, stamp) {
+        if self.sound.get(digest) == Some(stamp) {
             return Ok(Verdict::Sound);
         }
         let _turn = match self.turn.try_lock() {
@@ -52,20 +52,17 @@ impl Verdicts {
         if hash(file, digest.algorithm())? != *digest {
             return Ok(Verdict::Damaged(stamp));
         }
-        let mut sound = self.sound();
-        if sound.len() >= MOST {
-            sound.clear();
-        }
-        sound.insert(*digest, stamp);
+        self.sound.insert(*digest, stamp);
         Ok(Verdict::Sound)
     }
+}
 
-    fn is_sound(&self, digest: &Digest, stamp: Stamp) -> bool {
-        self.sound().get(digest) == Some(&stamp)
-    }
-
-    fn sound(&self) -> MutexGuard<'_, HashMap<Digest, Stamp>> {
-        self.sound.lock().unwrap_or_else(PoisonError::into_inner)
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self {
+            sound: Cache::new(MOST),
+            turn: Mutex::default(),
+        }
     }
 }
 
