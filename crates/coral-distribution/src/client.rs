@@ -1,4 +1,4 @@
-//! The client: connections and tokens shared by all repositories.
+//! The client: connections and tokens that all repositories share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
 use crate::transport::{Body, Response, Transport, authority_of, is_html, read_document, refusal};
 
-/// Most bytes that are read of an answer about storage.
+/// Most bytes that are read of a storage document.
 const MAX_ROOM: usize = 64 * 1024;
 
 /// The answer of `/coral/v1/storage`.
@@ -37,7 +37,7 @@ impl Space {
     fn room(self) -> Option<u64> {
         let used = self.stored.saturating_add(self.uploads);
         let below_limit = self.limit.map(|limit| limit.saturating_sub(used));
-        // A floor of 0 is none.
+        // A floor of 0 means that no floor is set.
         let disk = self.free.zip(self.min_free.filter(|floor| *floor > 0));
         let above_floor = disk.map(|(free, floor)| free.saturating_sub(floor));
         below_limit.into_iter().chain(above_floor).min()
@@ -69,8 +69,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client with these options. It makes no connection yet. A CA that cannot be read is an
-    /// error.
+    /// A client with these options. It does not connect yet. A CA that cannot be read is an error.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         // Another part of the process may have done so already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -85,7 +84,7 @@ impl Client {
         })
     }
 
-    /// The verbs on one repository, with what may be used to authenticate.
+    /// The client of one repository, with the credentials that it may use.
     pub fn repository(
         &self,
         repository: &Repository,
@@ -106,9 +105,9 @@ impl Client {
         )
     }
 
-    /// Asks `GET /v2/`: checks that a registry answers at `host` and accepts the credentials.
+    /// Sends `GET /v2/` to check that a registry answers at `host` and accepts the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        // This tests the credential, so anonymous access does not count.
+        // This tests the credential, so anonymous access does not count as success.
         let asked = self.beside(host, credentials, "/v2/", "asking /v2/");
         let response = asked.await?;
         if response.status().is_success() {
@@ -122,8 +121,8 @@ impl Client {
         Err(Error::new(host, asked, refusal(response).await))
     }
 
-    /// Asks a registry of Coral how many bytes may still be pushed to it; `None` if it has no
-    /// bound, or does not say so, as other registries.
+    /// Asks a Coral registry how many more bytes may be pushed to it. `None` if the registry has no
+    /// bound or does not report one, as is the case for other registries.
     pub async fn room(&self, host: &Host, credentials: &Credentials) -> Result<Option<u64>, Error> {
         let asked = self.beside(
             host,
@@ -144,9 +143,9 @@ impl Client {
         Ok(space.and_then(Space::room))
     }
 
-    /// A document beside the registry's API, such as its `/status.json`; `None` if there is none. A
-    /// credential for the host is sent without waiting for a challenge. More than `limit` bytes are
-    /// an error.
+    /// A document outside the distribution API, such as Coral's `/status.json`; `None` if the
+    /// registry has none. The credential for the host is sent without waiting for a challenge. More
+    /// than `limit` bytes are an error.
     pub async fn document(
         &self,
         host: &Host,
@@ -164,7 +163,7 @@ impl Client {
         }
     }
 
-    /// Sends a GET with the credential for the host, and never without it.
+    /// Sends a GET with the credential for the host; it never falls back to anonymous access.
     async fn beside(
         &self,
         host: &Host,
@@ -191,8 +190,9 @@ impl Client {
         session.send(ask).await
     }
 
-    /// From now on sends user and password to this host without waiting for a challenge, if there
-    /// are any: for a registry that answers anonymous clients too, but with less.
+    /// From now on, sends user and password to this host without waiting for a challenge, if they
+    /// are configured. This is for a registry that also answers anonymous clients, but shows them
+    /// less.
     pub fn expect_basic(&self, host: &Host) {
         if let Ok(base) = self.base(host) {
             self.auth.expect_basic(&base);
@@ -205,8 +205,8 @@ impl Client {
         let _ = tokio::time::timeout(timeout, self.abandoned.settle()).await;
     }
 
-    /// The rate limit that a registry reports: the last report now, and each new one from now on.
-    /// `None` until there is one.
+    /// The rate limit that a registry reports: the latest report now, and each new one from now on.
+    /// `None` until the first report.
     pub fn rate_limit(&self, host: &Host) -> watch::Receiver<Option<RateLimit>> {
         let name = match self.base(host) {
             Ok(url) => authority_of(&url),
@@ -226,7 +226,7 @@ impl Client {
         Arc::new(session)
     }
 
-    /// Where the API of a host begins. Docker Hub's registry has a name of its own.
+    /// The base URL of a host's API. Docker Hub's registry has a host name of its own.
     pub(crate) fn base(&self, host: &Host) -> Result<Url, Problem> {
         let scheme = if self.transport.plain_http_host(host) {
             "http"

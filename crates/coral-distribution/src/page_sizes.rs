@@ -1,5 +1,5 @@
-//! Remembers how many tags registries put on a page: a page that may be incomplete costs another
-//! request, which registries with small repositories need not get each time.
+//! Remembers how many tags a registry puts on a page. A page that may be incomplete costs another
+//! request, which small repositories of a known registry can be spared.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,26 +7,27 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Hosts that are remembered.
+/// Most hosts that are remembered.
 const MAX_HOSTS: usize = 1000;
-/// A registry may be set up again, with smaller pages.
+/// How long an observation is trusted: a registry may be reconfigured with smaller pages.
 const TRUSTED_FOR: Duration = Duration::from_hours(24);
 
-/// Of each host, by its name: the largest page that was seen whole, and when.
+/// For each host name: the size of the largest page that was seen to be complete, and when it was
+/// seen.
 #[derive(Debug, Default)]
 pub(crate) struct PageSizes(Mutex<HashMap<String, (usize, Instant)>>);
 
 impl PageSizes {
-    /// Whether a page of so many names was not cut: the host gave one as large, or larger, and then
-    /// said that nothing follows it.
+    /// Whether a page of this many names is complete: the host once gave a page of the same size or
+    /// a larger one that nothing followed.
     pub(crate) fn is_whole(&self, host: &str, names: usize) -> bool {
         let known = self.lock();
         let whole = known.get(host);
         whole.is_some_and(|(whole, at)| names <= *whole && at.elapsed() < TRUSTED_FOR)
     }
 
-    /// Records that nothing followed a page of this many names: the host was asked for the next
-    /// page, and it named none.
+    /// Records that a page of this many names was complete: the host was asked for the next page,
+    /// which had no names.
     pub(crate) fn saw_whole(&self, host: &str, names: usize) {
         let mut known = self.lock();
         if known.len() >= MAX_HOSTS && !known.contains_key(host) {
@@ -39,8 +40,8 @@ impl PageSizes {
         }
     }
 
-    /// Records that other names followed a page of this many, so that a page of this size may not
-    /// be the last one.
+    /// Records that other names followed a page of this many names, so that a page of this size may
+    /// be incomplete.
     pub(crate) fn saw_cut(&self, host: &str, names: usize) {
         let mut known = self.lock();
         if known.get(host).is_some_and(|(whole, _)| *whole >= names) {

@@ -27,12 +27,12 @@ pub(crate) use uploads::{RegistryUpload, ThrottledMounts};
 /// The result of writing a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutManifest {
-    /// Whether the registry keeps the list of referrers itself: it said so (`OCI-Subject`), or
-    /// the manifest has no subject. Where this is false the client has written the referrers tag.
+    /// Whether the registry maintains the list of referrers itself: it said so (`OCI-Subject`), or
+    /// the manifest has no subject. If this is `false`, the client has written the referrers tag.
     pub subject_recorded: bool,
 }
 
-/// What a token must allow.
+/// The access that a token must grant.
 #[derive(Debug, Clone, Copy)]
 enum TokenScope {
     Pull,
@@ -62,10 +62,10 @@ pub struct RepositoryClient {
     open_uploads: Option<OpenUploads>,
 }
 
-/// A request on this repository, with what most have in common.
+/// A request on this repository, with the defaults that most requests share.
 struct Call<'a> {
     method: Method,
-    /// After `/v2/<name>/`.
+    /// The path after `/v2/<name>/`.
     path: String,
     access: TokenScope,
     asked: fmt::Arguments<'a>,
@@ -93,7 +93,7 @@ impl RepositoryClient {
         }
     }
 
-    /// Which repository it is.
+    /// The name of the repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
@@ -132,14 +132,15 @@ impl RepositoryClient {
     }
 }
 
-/// Whether an answer to `HEAD` may be about the method, so that `GET` is the way to ask. Of what is
-/// not there, of who may not, and of a registry that is busy or broken, `GET` says the same.
+/// Whether the refusal of a `HEAD` may be due to the method, so that `GET` may succeed. For a
+/// missing object, a refused client, or a busy or broken registry, `GET` would be answered in the
+/// same way.
 fn is_without_head(status: StatusCode) -> bool {
     status == StatusCode::NOT_IMPLEMENTED
         || status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 429)
 }
 
-/// The answer if it has one of these statuses, else what it says as an error.
+/// Returns the answer if it has one of these statuses, else the error that it reports.
 async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error> {
     if statuses.contains(&response.status().as_u16()) {
         return Ok(response);

@@ -1,4 +1,4 @@
-//! The challenge of another host that a redirect led to.
+//! Answers the challenge of another host that a redirect led to.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -17,20 +17,20 @@ use crate::error::Error;
 use crate::location;
 use crate::transport::{Body, Response, authority_of};
 
-/// How many places a session remembers. A registry chooses where it redirects to, so without a
-/// limit it could fill the memory; a forgotten place costs one more request.
+/// How many repositories elsewhere a session remembers. A registry chooses where it redirects to,
+/// so without a limit it could fill the memory. A forgotten repository costs one more request.
 const MOST_PLACES: usize = 64;
 
 /// The authorization that each repository elsewhere accepted last, by the address of the
 /// repository.
 pub(crate) type Known = HashMap<String, HeaderValue>;
 
-/// What one session has learnt of the hosts that redirects led it to.
+/// What one session has learnt about the hosts that redirects led it to.
 #[derive(Debug, Default)]
 pub(super) struct Elsewhere(Mutex<Known>);
 
 impl Elsewhere {
-    /// The authorization that may be sent at once; none with a request that may not use a login
+    /// The authorizations that may be sent at once; empty for a request that may not use a login
     /// there.
     pub(super) fn known(&self, ask: &Ask) -> Known {
         if may_use_logins(ask) {
@@ -61,8 +61,8 @@ impl Elsewhere {
     }
 }
 
-/// Scheme, host, port and repository of an address of the distribution API. Others have none, and
-/// neither has one with a query, which may be signed and then takes no `Authorization`.
+/// Scheme, host, port and repository of a URL of the distribution API. `None` for any other URL,
+/// and for one with a query, which may be signed and then accepts no `Authorization`.
 pub(crate) fn place_of(url: &Url) -> Option<String> {
     let repository = repository_of(url)?;
     let origin = url.origin().ascii_serialization();
@@ -79,9 +79,9 @@ fn repository_of(url: &Url) -> Option<&str> {
 }
 
 /// Whether a request may use the user's login for a host that a redirect leads to. The registry
-/// that is asked chooses what is read there. It must not have that stored under a tag at the
-/// destination, where others may read it, so the content has to be what its digest says: reading
-/// by tag, and lists, use no login.
+/// that is asked chooses what is read there. It must not be able to have that content stored under
+/// a tag at the destination, where others may read it. So the content has to be fixed by its
+/// digest: reading by tag, and lists, use no login.
 fn may_use_logins(ask: &Ask) -> bool {
     let last = ask.url.path().rsplit('/').next();
     is_reading(&ask.method) && last.is_some_and(|last| Digest::parse(last).is_ok())
@@ -96,8 +96,8 @@ fn is_challenged(ask: &Ask, response: &Response) -> bool {
 
 impl Session {
     /// Answers the challenge of another host that a redirect led to. Authentication belongs to the
-    /// host that answers: it is told the credential that is configured for it, if there is one, and
-    /// what the first host was told stays there.
+    /// host that answers: it gets the credential that is configured for it, if there is one, and
+    /// never the authorization that the first host got.
     pub(super) async fn answered_elsewhere(
         &self,
         ask: &mut Ask,
@@ -108,7 +108,7 @@ impl Session {
                 break;
             }
             let url = response.url().clone();
-            // Rarely needed, so it must not enlarge the futures of all other requests.
+            // This is rarely needed, so it must not enlarge the futures of all other requests.
             response = Box::pin(self.answered_at(&url, ask, response)).await?;
             if location::same_origin(response.url(), &url) {
                 break;
@@ -117,7 +117,7 @@ impl Session {
         Ok(response)
     }
 
-    /// Asks at this address again: with each of the user's credentials for it, then without one.
+    /// Requests this URL again: with each of the user's credentials for it, then without one.
     async fn answered_at(
         &self,
         url: &Url,
@@ -141,7 +141,7 @@ impl Session {
             named
         };
         for candidate in self.candidates_at(url, ask) {
-            // With a token that was kept, and with a new one.
+            // First with a cached token, then with a new one.
             for _ in 0..2 {
                 let header = self.header(Some(&scheme), (url, &ask.asked), &candidate, &scopes);
                 let Ok((Some(header), used)) = header.await else {
@@ -166,8 +166,9 @@ impl Session {
         Ok(response)
     }
 
-    /// The credentials for the address that a redirect led to: entries for that host only, never
-    /// over plain HTTP that was not asked for there, and only to read what a digest names.
+    /// The candidates for the URL that a redirect led to: entries for that host only, never over
+    /// plain HTTP unless that is configured for the host, and only to read content that a digest
+    /// names.
     fn candidates_at(&self, url: &Url, ask: &Ask) -> Vec<Candidate> {
         let mut candidates = if may_use_logins(ask) {
             self.logins_at(url)
@@ -185,8 +186,8 @@ impl Session {
         own.unwrap_or_default()
     }
 
-    /// What helps where a redirect led to a host that refuses a request without a login, and there
-    /// is one for it which this request may not use.
+    /// Advice for a redirect to a host that refuses anonymous requests, when a login for that host
+    /// is configured but this request may not use it.
     pub(super) fn advice_elsewhere(&self, ask: &Ask, url: &Url) -> Option<String> {
         let is_elsewhere = !location::same_origin(url, &ask.url);
         if !is_elsewhere || may_use_logins(ask) || self.logins_at(url).is_empty() {

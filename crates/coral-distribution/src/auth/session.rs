@@ -1,4 +1,4 @@
-//! Requests to one registry on behalf of one repository, with the right `Authorization`.
+//! Requests to one registry on behalf of one repository, with the appropriate `Authorization`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +17,7 @@ use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
 use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
 
-/// Without a scheme, with it, with a new token, with other scopes.
+/// At most four rounds: without a scheme, with it, with a new token, with other scopes.
 pub(super) const MAX_ROUNDS: usize = 4;
 
 /// A request that may need authentication.
@@ -26,10 +26,10 @@ pub(crate) struct Ask {
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
-    /// What a token must allow: `repository:library/debian:pull`.
+    /// The access that a token must grant: `repository:library/debian:pull`.
     pub(crate) scopes: Vec<String>,
     pub(crate) asked: String,
-    /// How often it has been sent by now.
+    /// How often the request has been sent so far.
     pub(crate) attempts: u32,
 }
 
@@ -38,14 +38,14 @@ pub(crate) struct Ask {
 pub(crate) struct Session {
     pub(crate) transport: Arc<Transport>,
     pub(super) auth: Arc<Auth>,
-    /// For all hosts: for those that a redirect leads to.
+    /// The credentials for all hosts, for those that a redirect leads to.
     pub(super) credentials: Arc<Credentials>,
     pub(super) elsewhere: Elsewhere,
-    /// In the order in which they are tried.
+    /// The candidates, in the order in which they are tried.
     candidates: Vec<Candidate>,
-    /// The one that worked last.
+    /// The index of the candidate that succeeded last.
     good: AtomicUsize,
-    /// Added to refusals: why a credential that is configured cannot be used.
+    /// Appended to refusals: why a configured credential cannot be used.
     hint: Option<String>,
 }
 
@@ -95,8 +95,8 @@ impl Session {
         session
     }
 
-    /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
-    /// other answer is returned as it is.
+    /// Sends a request with the matching credential. A refusal (401, 403) is an error; every other
+    /// answer is returned unchanged.
     pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
         if self.transport.is_unheard(&ask.url) {
             // Boxed: this is rare, and would enlarge the future of every request.
@@ -125,7 +125,7 @@ impl Session {
         for step in 0..self.candidates.len() {
             let index = (good + step) % self.candidates.len();
             let candidate = &self.candidates[index];
-            // Anonymous access is tried after a refused credential for reads only.
+            // After a refused credential, anonymous access is tried for reads only.
             let is_anonymous = matches!(candidate, Candidate::Anonymous);
             if is_anonymous && refused.is_some() && !is_reading(&ask.method) {
                 continue;
@@ -149,8 +149,8 @@ impl Session {
         self.good.store(index, Ordering::Relaxed);
     }
 
-    /// Tries one candidate: with what is known about the host, then once or twice more as its
-    /// challenge requires.
+    /// Tries one candidate: first with what is known about the host, then once or twice more as its
+    /// challenge demands.
     async fn try_one(
         &self,
         host: &HostState,
@@ -192,7 +192,7 @@ impl Session {
         }
     }
 
-    /// Processes a challenge. Returns whether to try the same candidate again.
+    /// Learns from a challenge. Returns whether to try the same candidate again.
     async fn learn(
         &self,
         host: &HostState,
@@ -218,7 +218,7 @@ impl Session {
         if used.freshness == Freshness::Kept {
             return Ok(true);
         }
-        // Some registries name scopes of their own.
+        // Some registries demand scopes of their own.
         let named = scopes_of(challenge);
         let other = !named.is_empty() && named != *scopes;
         if other {
@@ -227,7 +227,7 @@ impl Session {
         Ok(other)
     }
 
-    /// The `Authorization` for what the host asks for, at an address and for a purpose.
+    /// The `Authorization` that the host demands, for a URL and a purpose.
     pub(super) async fn header(
         &self,
         scheme: Option<&Scheme>,
@@ -280,8 +280,8 @@ impl Session {
         }
     }
 
-    /// An answer to `HEAD` has no body, and some registries say only there that a 403 is a rate
-    /// limit: the same is asked for once by `GET`.
+    /// An answer to `HEAD` has no body, and some registries report only there that a 403 is a rate
+    /// limit. So the same request is made once with `GET`.
     async fn explained(
         &self,
         response: Response,
@@ -318,7 +318,7 @@ impl Session {
 async fn refused(response: Response, advice: String, expired: bool) -> Error {
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let mut answer: Answer = refusal(response).await;
-    // The refusal of a client that asks too often says nothing about its credentials.
+    // A rate limit says nothing about the client's credentials.
     if !answer.rate_limited {
         answer.advice = advice;
     }
@@ -330,8 +330,8 @@ async fn refused(response: Response, advice: String, expired: bool) -> Error {
     Error::new(host, asked, problem)
 }
 
-/// Checks that a token may come from the address that `named` named: plain HTTP that was allowed for
-/// one host is not allowed for another.
+/// Checks that a token may come from `url`, given the URL that named the token server: plain HTTP
+/// that is configured for one host is not thereby allowed for another.
 pub(super) fn check_token_server(
     transport: &Transport,
     named: &Url,
@@ -365,8 +365,8 @@ pub(super) fn is_refusal(response: &Response) -> bool {
     )
 }
 
-/// Another credential changes nothing about a rate limit, and a body that is gone cannot be sent
-/// again.
+/// Whether another candidate may succeed. Another credential does not change a rate limit, and a
+/// body that has been consumed cannot be sent again.
 fn another_may_help(error: &Error, ask: &Ask) -> bool {
     matches!(
         error.category(),
@@ -378,12 +378,13 @@ pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// A server that speaks TLS answers a request in plain HTTP with 400.
+/// Whether the host speaks another URL scheme: a server that speaks TLS answers a request in plain
+/// HTTP with 400.
 fn is_of_another_scheme(response: &Response) -> bool {
     response.status() == StatusCode::BAD_REQUEST
 }
 
-/// A request for this round; the body stays for the next unless it can be sent only once.
+/// The request of this round. The body stays for the next round unless it can be sent only once.
 pub(super) fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
     ask.attempts += 1;
     let body = match &mut ask.body {

@@ -1,4 +1,4 @@
-//! Bearer tokens: fetched, kept until shortly before they expire.
+//! Bearer tokens: fetched, and cached until shortly before they expire.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,20 +19,20 @@ use crate::transport::{
     Body, Request, Transport, authority_of, is_html, markup, read_document, refusal,
 };
 
-/// Some token servers list all of an account's groups in the token; none needs more than this.
+/// Some token servers list all groups of an account in the token; no token needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
-/// Longest token, in bytes: servers accept no longer header.
+/// Longest token, in bytes: servers do not accept longer headers.
 const MAX_TOKEN: usize = 64 * 1024;
 /// The lifetime of a token that states none, according to the token specification.
 const DEFAULT_LIFE: Duration = Duration::from_mins(1);
-/// The longest lifetime that is believed.
+/// A longer lifetime is capped at this value.
 const MAX_LIFE: Duration = Duration::from_hours(24);
-/// A token is renewed this long before its end, or at three quarters of a short life.
+/// A token is renewed this long before it expires, or after three quarters of a short lifetime.
 const MARGIN: Duration = Duration::from_secs(15);
-/// Above this many tokens, expired ones are dropped.
+/// Above this number of tokens, expired ones are removed.
 const MANY_TOKENS: usize = 4096;
 
-/// What a token is for.
+/// The host, scope and credential that a token is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey {
     pub(crate) credential: Option<Arc<Credential>>,
@@ -65,8 +65,8 @@ struct TokenAnswer {
 }
 
 impl Tokens {
-    /// The `Authorization` header for a key, and whether it was cached. Of many concurrent callers
-    /// one fetches the token; if that fails, each of the others tries by itself.
+    /// The `Authorization` header for a key, and whether it was cached. Of many concurrent callers,
+    /// one fetches the token; if that fails, each of the others tries on its own.
     pub(crate) async fn get(
         &self,
         transport: &Transport,
@@ -166,7 +166,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         return Err(Error::new(host, asked, refusal(response).await));
     }
     let (host, asked) = (response.host.clone(), response.asked.clone());
-    // The target of a redirect has to satisfy the same rule as the address that the registry named.
+    // The target of a redirect has to satisfy the same rule as the URL that the registry named.
     check_token_server(transport, &key.realm, response.url())
         .map_err(|problem| Error::new(&host, &asked, problem))?;
     let is_page = is_html(&response);
@@ -199,7 +199,7 @@ fn log_token(key: &TokenKey, life: Duration) {
     );
 }
 
-/// The header of the token that a server answered with, and its life.
+/// Parses a token server's answer into the header of the token and its lifetime.
 pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static str> {
     // The parser's own message may quote the token.
     let answer: TokenAnswer =
@@ -209,7 +209,7 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
         .flatten()
         .find(|t| !t.is_empty());
     let token = token.ok_or("the answer has no token in it")?;
-    // RFC 6750 allows fewer characters; other texts of a server are not sent as tokens.
+    // RFC 6750 allows fewer characters than a header does; anything else is not sent as a token.
     let is_token = token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_token {
         return Err(
@@ -222,8 +222,8 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
     Ok((header, life_of(answer.expires_in)))
 }
 
-/// The exchange of an identity token (OAuth 2, RFC 6749, section 6, as the token specification of
-/// the distribution project has it).
+/// The form of an identity token's exchange (OAuth 2, RFC 6749, section 6, as in the token
+/// specification of the distribution project).
 fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "refresh_token");
@@ -290,7 +290,8 @@ mod tests {
         assert_eq!(life_of(Some(1e300)), MAX_LIFE);
     }
 
-    /// Regression: any text that a server calls a token was sent to the registry that named it.
+    /// Regression: any text that a server called a token was sent to the registry that named the
+    /// server.
     #[test]
     fn what_can_be_no_token_is_not_taken_for_one() {
         let longest = "x".repeat(MAX_TOKEN);
@@ -354,7 +355,8 @@ mod tests {
         drop(fetching);
     }
 
-    /// HTTP/2 keeps headers in tables, and logs of headers show them, except those marked sensitive.
+    /// HTTP/2 keeps headers in tables, and logs of headers show them, except those marked as
+    /// sensitive.
     #[test]
     fn a_password_in_a_header_is_marked_as_secret() {
         let credential = Credential {

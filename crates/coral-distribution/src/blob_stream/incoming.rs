@@ -1,4 +1,4 @@
-//! The body of an answer as it comes over the network.
+//! The body of an answer as it arrives over the network.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use crate::transport::{Pace, Response, classify};
 
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>;
 
-/// Chunks of a body. Waiting for one longer than the stall limit is an error, and so is a drip;
-/// time in which the reader asks for no chunk does not count.
+/// The chunks of a body. Waiting longer than the stall limit for a chunk is an error, and so is a
+/// transfer that is too slow. Time in which the reader asks for no chunk does not count.
 pub(crate) struct Incoming {
     body: Body,
     stall: Duration,

@@ -1,4 +1,4 @@
-//! Where a user's credentials are.
+//! The files that a user's credentials are in.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use super::docker_config::MAX_CONFIG;
 use super::{Credentials, CredentialsError};
 
-/// Which files a user's credentials are in.
+/// The files to read a user's credentials from.
 pub(super) enum Places {
-    /// The one that was named, which must be there.
+    /// The file that the user named, which must exist.
     Named(PathBuf),
-    /// The usual ones, each of which may be there.
+    /// The default files, each of which may be missing.
     Usual(Vec<PathBuf>),
 }
 
@@ -37,7 +37,7 @@ impl Places {
                 Some(dir) => dir.join("containers/auth.json"),
                 None => without_runtime_dir(rustix::process::getuid().as_raw()),
             }),
-            // Where a login of podman outlives the session.
+            // Where a login with podman outlives the session.
             config.map(|dir| dir.join("containers/auth.json")),
         ];
         Self::Usual(places.into_iter().flatten().collect())
@@ -51,7 +51,8 @@ impl Places {
     }
 }
 
-/// Where skopeo and podman log in without `XDG_RUNTIME_DIR`: for root, in containers, in cron.
+/// Where skopeo and podman store logins without `XDG_RUNTIME_DIR`: for root, in containers, in
+/// cron.
 fn without_runtime_dir(user: u32) -> PathBuf {
     PathBuf::from(format!("/run/containers/{user}/auth.json"))
 }
@@ -74,11 +75,12 @@ pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
             {
                 all = all.merged_with(Credentials::not_there(&path));
             }
-            // Other users' folders are there too.
+            // The folders of other users are in the same place.
             Err(CredentialsError::Read { source, .. })
                 if path.starts_with("/run/containers")
                     && source.kind() == std::io::ErrorKind::PermissionDenied => {}
-            // The user has not named it: it matters when a registry asks for a credential.
+            // The user did not name this file, so the error matters only when a registry asks for a
+            // credential.
             Err(error) => all = all.merged_with(Credentials::unusable(&error)),
         }
     }
@@ -99,8 +101,8 @@ fn read(path: &Path) -> Result<Credentials, CredentialsError> {
     Credentials::from_own_docker_config(&json, &origin)
 }
 
-/// Opens a file, or what the shell hands over below `/dev`. Any other pipe would be waited for, for
-/// ever.
+/// Opens a regular file, or a pipe that the shell passed below `/dev`. Any other pipe could block
+/// for ever.
 fn open(path: &Path) -> std::io::Result<File> {
     if !std::fs::metadata(path)?.is_file() && !path.starts_with("/dev") {
         return Err(std::io::Error::other("not a regular file"));
@@ -197,8 +199,8 @@ mod tests {
         assert!(error.to_string().contains("missing.json"), "{error}");
     }
 
-    /// A file that `sudo docker login` left unreadable, or that was cut, stopped copies of images that
-    /// everyone may read.
+    /// Regression: a file that `sudo docker login` left unreadable, or that was truncated, stopped
+    /// copies of public images.
     #[test]
     fn a_usual_file_that_cannot_be_read_matters_when_a_credential_is_needed() {
         let mut home = Home::new();
@@ -228,7 +230,8 @@ mod tests {
         assert!(named.to_string().contains("config.json"), "{named}");
     }
 
-    /// Regression: "asked without a credential" did not say where one had been looked for.
+    /// Regression: the message "asked without a credential" did not say where a credential had been
+    /// looked up.
     #[test]
     fn where_was_looked_for_a_credential_is_said() {
         let home = Home::new();

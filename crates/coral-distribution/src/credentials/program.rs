@@ -1,5 +1,5 @@
-//! Credential helpers: programs `docker-credential-NAME` that keep credentials, asked by Docker's
-//! protocol: `get`, the server on standard input, JSON on standard output.
+//! Credential helpers: programs `docker-credential-NAME` that store credentials. They are run with
+//! Docker's protocol: the argument `get`, the server on standard input, JSON on standard output.
 
 use std::collections::HashMap;
 use std::process::{Output, Stdio};
@@ -17,20 +17,21 @@ use super::{Credential, CredentialKind};
 use crate::redacted::Redacted;
 use crate::transport::clean;
 
-/// How long a helper may take; some ask a cloud's API.
+/// How long a helper may take; some call a cloud's API.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// More than any credential has.
+/// Longer than any credential.
 const MAX_OUTPUT: u64 = 256 * 1024;
-/// How long an answer is used: helpers keep what they know, and what they give may end.
+/// How long an answer is reused. Helpers cache on their own, and the credentials that they return
+/// may expire.
 const KEPT: Duration = Duration::from_mins(5);
-/// How long a failed helper is not run again.
+/// How long a helper is not run again after a failure.
 const PAUSE: Duration = Duration::from_secs(30);
-/// The messages of helpers for an unknown server.
+/// The messages that helpers print for an unknown server.
 const UNKNOWN: [&str; 2] = ["credentials not found", "no credentials"];
 /// The user name that marks an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// Why a helper gave no answer. Contains no output of a successful helper.
+/// Why a helper returned no credential. Contains no output of a successful helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelperError {
     pub(crate) text: String,
@@ -41,11 +42,11 @@ pub(crate) struct HelperError {
 type Answer = Result<Option<Arc<Credential>>, HelperError>;
 type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>>;
 
-/// A helper that a file names.
+/// A helper that a configuration file names.
 #[derive(Debug)]
 pub(crate) struct Helper {
     program: String,
-    /// The file and the field that name it.
+    /// The file and the field that name the helper.
     origin: String,
     patience: Duration,
     answers: Mutex<HashMap<String, Slot>>,
@@ -60,7 +61,7 @@ struct Given {
 }
 
 impl Helper {
-    /// The helper of this name; `None` if that cannot be a part of a program's name.
+    /// The helper of this name; `None` if the name cannot be part of a program's name.
     pub(crate) fn new(name: &str, origin: String) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || !name.bytes().all(plain) {
@@ -74,7 +75,7 @@ impl Helper {
         })
     }
 
-    /// For messages: which program, and who says so.
+    /// A description for messages: the program, and the file that names it.
     pub(crate) fn described(&self) -> String {
         format!(
             "credential helper {}, named by {}",
@@ -82,8 +83,8 @@ impl Helper {
         )
     }
 
-    /// The credential for a host; `None` if there is none. Of many concurrent callers only one runs
-    /// the helper.
+    /// The credential for a host; `None` if the helper has none. Of many concurrent callers, only
+    /// one runs the helper.
     pub(crate) async fn get(&self, host: &Host) -> Answer {
         let server = server_name(host);
         let slot = {
@@ -118,7 +119,7 @@ impl Helper {
         self.credential(given)
     }
 
-    /// The output of a failed helper is not shown, because it may contain the secret.
+    /// The error of a failed helper. Its output is not shown, because it may contain the secret.
     fn refused(&self, server: &str, output: &Output) -> Answer {
         let said = clean(&String::from_utf8_lossy(&output.stdout));
         if UNKNOWN
@@ -138,7 +139,7 @@ impl Helper {
             return Ok(None);
         }
         if given.username.contains(':') {
-            // What is behind the colon would be sent as a part of the password.
+            // The text after the colon would be sent as a part of the password.
             let text = "it returns a user name with a colon, which cannot be sent to a registry";
             return Err(self.failed(text, false));
         }
@@ -160,12 +161,13 @@ impl Helper {
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A helper may print secrets there.
+            // A helper may print secrets to standard error.
             .stderr(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        // Before the first await, so that its children end with it whenever this is dropped.
+        // Created before the first await, so that the helper's children are killed whenever this
+        // future is dropped.
         let group = Group::of(&child);
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input may still answer.
@@ -184,7 +186,7 @@ impl Helper {
     }
 }
 
-/// The process group of a helper, which is killed if the helper is no longer waited for.
+/// The process group of a helper, which is killed when the helper is no longer awaited.
 struct Group(Option<Pid>);
 
 impl Group {
@@ -193,7 +195,7 @@ impl Group {
         Self(id.and_then(Pid::from_raw))
     }
 
-    /// The helper has ended by itself; processes that it left running are intended.
+    /// The helper has exited on its own; processes that it left running are intended.
     fn leave(mut self) {
         self.0 = None;
     }
@@ -234,7 +236,7 @@ fn start_problem(error: &std::io::Error) -> String {
     }
 }
 
-/// What Docker calls the server: its own registry has a name from long ago.
+/// Docker's name for the server: its own registry has a historical one.
 fn server_name(host: &Host) -> String {
     if host.is_docker_hub() {
         "https://index.docker.io/v1/".to_owned()

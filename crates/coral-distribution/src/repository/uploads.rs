@@ -1,4 +1,4 @@
-//! Pushing blobs to a registry.
+//! Pushes blobs to a registry.
 
 mod mounts;
 mod remembered;
@@ -25,13 +25,14 @@ pub(crate) use mounts::ThrottledMounts;
 use mounts::{check_mounted, upload_may_help};
 
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
-/// Coral's registry sends this with the uploads that it accepts: it verifies the digest before the
-/// blob becomes visible.
+/// Coral's registry sends this header with the uploads that it accepts: it verifies the digest
+/// before the blob becomes visible.
 const CORAL_VERIFIES: &str = "coral-verifies-digest";
-/// Coral's registry sends this if the blob was not in the repository to mount from, but is in
-/// another one that the client may read.
+/// Coral's registry sends this header if the blob was not in the repository to mount from, but is
+/// in another one that the client may read.
 const CORAL_ELSEWHERE: &str = "coral-blob-elsewhere";
-/// Larger chunk sizes that a registry asks for are ignored, since chunks are held in memory.
+/// Largest chunk in bytes: chunks are held in memory, so a larger size that a registry asks for is
+/// ignored.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
 
 /// An upload that a registry has accepted. If it is dropped while open, it is cancelled at the
@@ -49,23 +50,23 @@ pub(crate) struct RegistryUpload {
     standing: Standing,
     /// Bytes that an earlier process has sent.
     sent: u64,
-    /// What the next process finds if this one ends before the upload does.
+    /// The stored state that the next process finds if this one ends before the upload does.
     memory: Option<Memory>,
 }
 
-/// Whether an upload takes room at the registry.
+/// Whether an upload takes space at the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Open,
-    /// Finished, given up, or lost by the registry.
+    /// The upload is finished, cancelled, or lost by the registry.
     Ended,
 }
 
 impl RepositoryClient {
-    /// Starts to push a blob, or has it mounted from a repository of the same registry: from its
-    /// own, if it has it already. Without one, the blob is sent whether or not the registry
-    /// believes that it has it. A registry that does not mount is asked again for an upload, and
-    /// one that throttles the mount at the next push.
+    /// Starts to push a blob, or mounts it from a repository of the same registry, which may be
+    /// this one if it has the blob already. Without a repository to mount from, the blob is sent
+    /// whether or not the registry claims to have it. If a registry does not mount, an upload is
+    /// requested at once; if it throttles the mount, the next push requests an upload.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
@@ -104,8 +105,9 @@ impl RepositoryClient {
         }
     }
 
-    /// An upload, or none where the blob is there already. The registry is heard out even when
-    /// its caller is gone: only its answer says which upload has to be cancelled.
+    /// Requests an upload; the result has none if the registry has the blob already. The answer is
+    /// awaited even if the caller is gone, because only the answer says which upload has to be
+    /// cancelled.
     async fn post_upload(
         &self,
         digest: &Digest,
@@ -183,12 +185,12 @@ impl RepositoryClient {
     }
 }
 
-/// What is asked for with a `POST`.
+/// What a `POST` asks for.
 #[derive(Clone, Copy)]
 enum Wish<'a> {
-    /// The blob from this repository if it has it, an upload if not.
+    /// The blob from this repository if it has it, otherwise an upload.
     Mount { from: &'a RepositoryPath },
-    /// The blob from whichever repository has it, an upload if none has.
+    /// The blob from any repository that has it, otherwise an upload.
     MountFromAnywhere,
     /// An upload.
     Upload,
@@ -207,7 +209,8 @@ fn no_location(response: &Response) -> Error {
 }
 
 impl RegistryUpload {
-    /// Whether the registry is Coral's, which verifies what comes and tells of blobs elsewhere.
+    /// Whether the registry is Coral's, which verifies digests and reports blobs that other
+    /// repositories have.
     pub(crate) fn is_of_coral(&self) -> bool {
         self.verifies
     }
@@ -217,8 +220,8 @@ impl RegistryUpload {
         self.elsewhere
     }
 
-    /// Has the blob mounted from whichever repository has it; what this upload took is given up. It
-    /// goes on where the mount fails.
+    /// Mounts the blob from any repository that has it; this upload is then cancelled. If the mount
+    /// fails, this upload continues.
     pub(crate) async fn mount(self) -> Result<BlobPush, Error> {
         let wish = Wish::MountFromAnywhere;
         match self.client.post_upload(&self.digest, wish).await {
@@ -227,7 +230,7 @@ impl RegistryUpload {
         }
     }
 
-    /// Sends everything in one request and ends the upload.
+    /// Sends all bytes in one request and completes the upload.
     pub(crate) async fn put(mut self, size: u64, body: BlobStream) -> Result<(), Error> {
         self.begin_at_zero().await?;
         let mut headers = HeaderMap::new();
@@ -239,7 +242,7 @@ impl RegistryUpload {
         self.clean_up_after(ended).await
     }
 
-    /// Sends pieces of `chunk` bytes, more if the registry asks for more, and ends the upload.
+    /// Sends chunks of `chunk` bytes, more if the registry asks for more, and completes the upload.
     pub(crate) async fn put_chunked(mut self, chunk: usize, body: BlobStream) -> Result<(), Error> {
         self.begin_at_zero().await?;
         let ended = self.send_chunks(chunk, body).await;
@@ -270,7 +273,7 @@ impl RegistryUpload {
     }
 
     /// Cancels a failed upload, so that it takes no space at the registry until it expires. If the
-    /// registry cannot be reached, the upload may be resumed later.
+    /// registry cannot be reached, the upload is left open and may be resumed later.
     async fn clean_up(&mut self, error: &Error) {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
         match error.category() {
@@ -283,12 +286,12 @@ impl RegistryUpload {
     }
 
     async fn give_up(&mut self) {
-        // What matters is the failure; most often the other side has cleaned up already.
+        // Only the failure of the push matters; usually the other side has already cleaned up.
         let _ = tokio::time::timeout(GIVING_UP, self.delete()).await;
         self.end();
     }
 
-    /// Nothing is left to be resumed.
+    /// Marks the upload as ended, so that it is not resumed.
     fn end(&mut self) {
         self.standing = Standing::Ended;
         if let Some(memory) = self.memory.take() {
@@ -296,7 +299,7 @@ impl RegistryUpload {
         }
     }
 
-    /// Cancels the upload. It is no error if it is already gone.
+    /// Cancels the upload. An upload that is already gone is not an error.
     pub(crate) async fn cancel(mut self) -> Result<(), Error> {
         let cancelled = self.delete().await;
         self.end();
@@ -315,7 +318,7 @@ impl RegistryUpload {
             .map(drop)
     }
 
-    /// Sends one piece; how many bytes are there now.
+    /// Sends one chunk. Returns how many bytes the registry has now.
     async fn patch(&mut self, start: u64, bytes: Bytes) -> Result<u64, Error> {
         let next = start + bytes.len() as u64;
         let mut headers = HeaderMap::new();
@@ -361,8 +364,8 @@ impl RegistryUpload {
         Ok(())
     }
 
-    /// With the registry's credentials at its own origin; with none where the upload has been
-    /// sent elsewhere.
+    /// Sends a request with the registry's credentials at its own origin, and with none if the
+    /// upload's URL is at another origin.
     async fn send(
         &self,
         method: Method,
@@ -410,7 +413,7 @@ impl Drop for RegistryUpload {
         if let Some(memory) = self.memory.take() {
             memory.forget();
         }
-        // The copy counts as ended: dropping it has nothing to give up.
+        // This copy counts as ended, so that dropping it does not cancel the upload.
         let copy = Self {
             client: self.client.clone(),
             digest: self.digest,
@@ -430,12 +433,12 @@ impl Drop for RegistryUpload {
     }
 }
 
-/// `Range: 0-99` or `bytes=0-99`: 100 bytes are there.
+/// Parses `Range: 0-99` or `bytes=0-99`: 100 bytes are stored.
 pub(super) fn stored(text: &str) -> Option<u64> {
     let range = text.trim().trim_start_matches("bytes=");
     let (start, end) = range.split_once('-')?;
     let end: u64 = end.trim().parse().ok()?;
-    // Nothing stored is written as 0-0 by some, which cannot be told from one byte.
+    // Some registries write 0-0 when nothing is stored, which looks like one byte.
     let stored = end.checked_add(1)?;
     (start.trim() == "0" && end > 0).then_some(stored)
 }

@@ -13,17 +13,17 @@ use crate::error::{Error, Problem};
 use crate::options::{ClientOptions, HostOptions};
 use crate::redacted::Redacted;
 
-/// Idle connections are given up before common servers and load balancers do so (60 s).
+/// Idle connections are closed before common servers and load balancers close them (60 s).
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Most pools of a client. Where addresses are judged, each port has its own, and a source chooses
-/// the ports that it redirects to.
+/// Most pools of a client. If addresses are checked, each port has its own pool, and a source
+/// chooses the ports that it redirects to.
 const MOST_POOLS: usize = 64;
 
-/// What a pool is made for.
+/// The options that a pool is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum PoolKey {
-    /// HTTP without TLS: needs no certificate on this system.
+    /// HTTP without TLS; it needs no trust anchors on this system.
     Plain { direct: bool },
     /// HTTPS with these options.
     Tls {
@@ -38,10 +38,10 @@ enum PoolKey {
 pub(super) struct Connections {
     options: ClientOptions,
     proxies: Proxies,
-    /// Whether answers carry the certificate of the other side.
+    /// Whether answers carry the certificate of the server.
     certificates: bool,
     addresses: Arc<AddressRules>,
-    /// By what they are made for, and by port where addresses are refused by port.
+    /// The pools by their options, and by port if addresses are refused by port.
     pools: Mutex<Pools>,
 }
 
@@ -58,7 +58,8 @@ impl Pools {
         Some(client)
     }
 
-    /// Keeps a pool. The least recently used one leaves for it; requests that run in that one go on.
+    /// Keeps a pool and evicts the least recently used one if there are too many. Requests that run
+    /// in the evicted pool continue.
     fn keep(&mut self, key: (PoolKey, Option<u16>), client: reqwest::Client) {
         if self.0.len() >= MOST_POOLS {
             self.0.remove(0);
@@ -68,7 +69,7 @@ impl Pools {
 }
 
 impl Connections {
-    /// Refuses certificates that cannot be read; connects nowhere.
+    /// Refuses options with certificates that cannot be read. It does not connect.
     pub(super) fn new(options: ClientOptions) -> Result<Self, Error> {
         for (host, of_host) in &options.hosts {
             if let Some(pem) = &of_host.ca_pem {
@@ -113,7 +114,7 @@ impl Connections {
         self.options.hosts.get(host)
     }
 
-    /// The options of a URL's host, with or without its port written.
+    /// The options of a URL's host, whether or not its port is written.
     pub(super) fn options_for(&self, url: &Url) -> HostOptions {
         let find = |name: &str| self.options.hosts.get(&Host::parse(name).ok()?);
         let name = host_of(url);
@@ -125,7 +126,7 @@ impl Connections {
             .unwrap_or_default()
     }
 
-    /// The pool for a URL; made when first needed.
+    /// The pool for a URL, created when it is first needed.
     pub(super) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
         self.addresses
             .check_literal(url)
@@ -224,13 +225,13 @@ pub(super) fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
 }
 
 fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
-    // The library's own message may say what it read.
+    // The library's own message may quote what it read.
     reqwest::Identity::from_pem(&without_byte_order_marks(pem.expose())).map_err(|_| {
         "expected a certificate and its private key, not encrypted, both PEM".to_owned()
     })
 }
 
-/// Host and, where one is written, port.
+/// Host and, if it is written, port.
 pub(crate) fn authority_of(url: &Url) -> String {
     match url.port() {
         Some(port) => format!("{}:{port}", host_of(url)),
@@ -242,12 +243,12 @@ fn host_of(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// The names of Docker Hub's registry.
+/// Whether the name is one of Docker Hub's registry.
 fn is_hub(name: &str) -> bool {
     name == "registry-1.docker.io"
 }
 
-/// A proxy never stands between this machine and itself.
+/// Whether the host is on loopback: such a host is never contacted through a proxy.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => {

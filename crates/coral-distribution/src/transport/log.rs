@@ -1,7 +1,7 @@
-//! What is logged of each request, at debug.
+//! The log lines of requests, at level debug.
 //!
-//! Nothing secret: of a URL the path, since queries hold signatures and upload states; of an
-//! `Authorization` the scheme alone.
+//! They contain no secret: of a URL only the path, since queries hold signatures and upload states;
+//! of an `Authorization` only the scheme.
 
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::{Request, authority_of};
 use crate::error::Error;
 use crate::location;
 
-/// A request that is under way.
+/// A request in progress.
 pub(super) struct Sent {
     host: String,
     path: String,

@@ -13,10 +13,10 @@ use super::{Request, Transport};
 use crate::error::{Category, Error};
 use crate::options::HostOptions;
 
-/// Most hosts that are remembered. A machine has few registries; what is forgotten is tried again.
+/// Most hosts that are remembered. A machine has few registries; a forgotten one is tried again.
 const MOST_HOSTS: usize = 256;
 
-/// For the log.
+/// The purpose of the request, for the log.
 const ASKED: &str = "asking whether it speaks TLS";
 
 /// The protocol that a registry speaks.
@@ -26,7 +26,7 @@ enum Spoken {
     PlainHttp,
 }
 
-/// What each registry on loopback was heard to speak, by host and port.
+/// The protocol that each registry on loopback was found to speak, by host and port.
 #[derive(Debug, Default)]
 pub(super) struct Loopback(Mutex<HashMap<String, Spoken>>);
 
@@ -66,7 +66,7 @@ impl Transport {
         url
     }
 
-    /// Whether a host on loopback has to be asked what it speaks.
+    /// Whether a host on loopback has not yet been asked for its protocol.
     pub(crate) fn is_unheard(&self, url: &Url) -> bool {
         url.scheme() == "https"
             && is_loopback(url)
@@ -74,7 +74,7 @@ impl Transport {
             && self.connections.options_for(url) == HostOptions::default()
     }
 
-    /// The same URL with the scheme that its host speaks; asks a host on loopback for it, once.
+    /// The same URL with the scheme that its host speaks. A host on loopback is asked for it once.
     pub(crate) async fn as_spoken(&self, url: Url) -> Url {
         if self.is_unheard(&url)
             && let Some(spoken) = self.hear(&url).await
@@ -84,7 +84,7 @@ impl Transport {
         self.as_heard(url)
     }
 
-    /// After a failure: the registry may speak TLS by now.
+    /// Forgets the protocol after a failure, because the registry may speak TLS by now.
     pub(crate) fn doubt(&self, url: &Url) {
         self.loopback.forget(url);
     }

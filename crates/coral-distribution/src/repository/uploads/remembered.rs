@@ -13,14 +13,15 @@ use crate::repository::RepositoryClient;
 use crate::transport::Body;
 
 impl RepositoryClient {
-    /// The memory of the upload of this blob, where the client has one.
+    /// Takes the stored state of this blob's upload, if the client stores uploads.
     pub(super) fn take_memory(&self, digest: &Digest) -> Option<(Memory, Option<Remembered>)> {
         let uploads = self.open_uploads.as_ref()?;
         uploads.take(&self.repository, digest)
     }
 
-    /// Resumes an upload of an earlier process, if the registry reports its progress. At a registry
-    /// that does not verify digests it is cancelled, since its bytes would have to be read again.
+    /// Resumes an upload of an earlier process, if the registry reports its progress. If the
+    /// registry does not verify digests, the upload is cancelled, because its bytes would have to
+    /// be read again.
     pub(super) async fn go_on_with(
         &self,
         digest: &Digest,
@@ -52,7 +53,7 @@ impl RepositoryClient {
         None
     }
 
-    /// The address of an upload, without scheme and host if these are the registry's own: they may
+    /// The URL of an upload, without scheme and host if these are the registry's own: they may
     /// differ when the upload is resumed.
     fn relative(&self, location: &Url) -> String {
         let is_own = |own: Url| location::same_origin(&own, location);
@@ -69,7 +70,7 @@ impl RepositoryClient {
 }
 
 impl RegistryUpload {
-    /// The bytes that the registry has of it.
+    /// Asks how many bytes of the upload the registry has.
     async fn ask_how_far(&mut self) -> Result<u64, Error> {
         let url = self.location.clone();
         let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
@@ -86,7 +87,7 @@ impl RegistryUpload {
         }
     }
 
-    /// Records the address of the upload, so that the next process can resume it.
+    /// Stores the URL of the upload, so that the next process can resume it.
     pub(super) fn remembered_by(mut self, memory: Memory) -> Self {
         memory.remember(&Remembered {
             location: self.client.relative(&self.location),
@@ -98,7 +99,7 @@ impl RegistryUpload {
 
     /// Replaces an upload that cannot be resumed.
     pub(super) fn replace_with(&mut self, mut new: Self) {
-        // An upload that began with a memory keeps it.
+        // An upload that began with stored state keeps it.
         if let Some(memory) = self.memory.take() {
             new = new.remembered_by(memory);
         }
@@ -110,7 +111,7 @@ impl RegistryUpload {
         if self.sent == 0 {
             return Ok(());
         }
-        // What arrived is not continued: the caller sends all bytes again.
+        // The bytes that arrived are not used: the caller sends all bytes again.
         let _ = self.delete().await;
         self.standing = Standing::Ended;
         let begun = self.client.post_upload(&self.digest, Wish::Upload).await?;

@@ -1,24 +1,24 @@
-//! `NO_PROXY`, in the forms that curl, Go and Docker know together.
+//! `NO_PROXY`, in all forms that curl, Go and Docker understand.
 
 use std::net::IpAddr;
 
 use url::Url;
 
-/// Hosts that are asked without a proxy.
+/// Hosts that are contacted without a proxy.
 #[derive(Debug, Default)]
 pub(super) struct Bypass(Vec<Entry>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
     what: What,
-    /// `None` is every port.
+    /// The port; `None` matches every port.
     port: Option<u16>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum What {
     Everything,
-    /// An address, or all that share its first bits.
+    /// An address, or all addresses that share its first bits.
     Network(IpAddr, u8),
     /// A name and all names below it.
     Domain(String),
@@ -27,13 +27,13 @@ enum What {
 }
 
 impl Bypass {
-    /// Both spellings of the variable count.
+    /// Reads both spellings of the variable.
     pub(super) fn from_environment() -> Self {
         let set = ["NO_PROXY", "no_proxy"].map(|name| std::env::var(name).unwrap_or_default());
         Self::parse(&set.join(","))
     }
 
-    /// Entries are separated by commas or spaces. What is no entry is passed over.
+    /// Entries are separated by commas or spaces. Malformed entries are skipped.
     fn parse(text: &str) -> Self {
         let entries = text.split([',', ' ', '\t', '\n', ';']);
         Self(entries.filter_map(entry).collect())
@@ -92,7 +92,7 @@ fn entry(text: &str) -> Option<Entry> {
     Some(Entry { what, port })
 }
 
-/// `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, and with brackets around an IPv6 address.
+/// Parses `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, and forms with brackets around an IPv6 address.
 fn network(text: &str) -> Option<What> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
