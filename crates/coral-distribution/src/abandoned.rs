@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 /// How long the cancellation of one upload may take.
-pub(crate) const GIVING_UP: Duration = Duration::from_secs(5);
+pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many uploads are cancelled concurrently.
 const AT_ONCE: usize = 16;
 /// How many uploads may wait to be cancelled. Further ones are left to expire at the registry.
@@ -43,7 +43,7 @@ impl Default for Abandoned {
 
 impl Abandoned {
     /// Runs a cancellation in the background. Does nothing if the runtime has already shut down.
-    pub(crate) fn give_up(&self, cancel: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn cancel_in_background(&self, cancel: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
@@ -53,14 +53,14 @@ impl Abandoned {
         let turns = Arc::clone(&self.turns);
         let task = async move {
             let _turn = turns.acquire().await;
-            let _ = tokio::time::timeout(GIVING_UP, cancel).await;
+            let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancel).await;
         };
         self.tasks.spawn_on(task.in_current_span(), &runtime);
     }
 
     /// Runs a future to completion even if its caller is dropped. The result is then dropped too,
     /// which cancels it if it is an upload.
-    pub(crate) async fn to_its_end<T: Send + 'static>(
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         asking: impl Future<Output = T> + Send + 'static,
     ) -> T {

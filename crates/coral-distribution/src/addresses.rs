@@ -164,12 +164,12 @@ const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 /// Resolves names as the system does, and refuses the addresses that the rules refuse. There is one
 /// resolver for each port, because a resolver is not told the port.
 #[derive(Debug)]
-pub(crate) struct JudgingResolver {
+pub(crate) struct FilteringResolver {
     pub(crate) rules: Arc<AddressRules>,
     pub(crate) port: u16,
 }
 
-impl Resolve for JudgingResolver {
+impl Resolve for FilteringResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (rules, port) = (self.rules.clone(), self.port);
         Box::pin(async move {
@@ -257,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_judged_by_what_it_resolves_to_and_the_port() {
         let resolve = |rules: AddressRules, port| async move {
-            let resolver = JudgingResolver {
+            let resolver = FilteringResolver {
                 rules: Arc::new(rules),
                 port,
             };

@@ -26,8 +26,8 @@ use scheme::Scheme;
 use url::Url;
 
 pub(crate) use challenge::{Challenge, parse_challenges};
-pub(crate) use elsewhere::{Known, place_of};
-pub(crate) use session::{Ask, Session};
+pub(crate) use elsewhere::{KnownAuthorizations, repository_address};
+pub(crate) use session::{AuthRequest, Session};
 pub(crate) use token::Tokens;
 #[cfg(fuzzing)]
 pub(crate) use token::read as read_token;

@@ -78,7 +78,7 @@ impl BlobSource {
     /// Passes every byte through `wrap`, for instance to count bytes or to limit the rate. After an
     /// interruption `wrap` is called again, for the stream of the missing bytes.
     #[must_use]
-    pub fn through(
+    pub fn with_wrapper(
         mut self,
         wrap: impl Fn(BlobStream) -> BlobStream + Send + Sync + 'static,
     ) -> Self {
@@ -89,7 +89,7 @@ impl BlobSource {
     /// The same blob through another client, for instance one with another credential. The bytes
     /// read so far count towards its digest.
     #[must_use]
-    pub fn by(&self, endpoint: Endpoint) -> Self {
+    pub fn with_endpoint(&self, endpoint: Endpoint) -> Self {
         Self {
             endpoint,
             ..self.clone()
@@ -124,7 +124,7 @@ impl BlobSource {
         };
         let promise = Promise::new(&self.blob, start, hasher);
         let first = self.open(start).await?;
-        let on = GoingOn {
+        let on = ResumingStream {
             source: self.clone(),
             state: State::Reading(first),
             offset: start,
@@ -134,9 +134,9 @@ impl BlobSource {
             format!("reading blob {}", self.blob.digest),
         );
         let mut checked = Checked::new(BlobStream::new(on), promise, 0, place, asked)
-            .noting(Arc::clone(&self.checkpoints));
+            .with_checkpoints(Arc::clone(&self.checkpoints));
         if matches!(self.endpoint, Endpoint::Registry(_)) {
-            checked = checked.of_a_registry();
+            checked = checked.with_page_detection();
         }
         if start == offset {
             return Ok(BlobStream::new(checked));
@@ -173,15 +173,15 @@ enum State {
 }
 
 /// A stream that resumes after an interruption.
-struct GoingOn {
+struct ResumingStream {
     source: BlobSource,
     state: State,
     offset: u64,
 }
 
-impl GoingOn {
+impl ResumingStream {
     /// Prepares to reopen the blob after a wait, or returns the error if it is time to give up.
-    fn after(&mut self, error: Error) -> Result<(), Error> {
+    fn resume_after(&mut self, error: Error) -> Result<(), Error> {
         self.state = State::Ended;
         if !may_resume(&error) {
             return Err(error);
@@ -202,7 +202,7 @@ impl GoingOn {
     }
 }
 
-impl Stream for GoingOn {
+impl Stream for ResumingStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -226,7 +226,7 @@ impl Stream for GoingOn {
                 },
                 State::Ended => return Poll::Ready(None),
             };
-            if let Some(Err(error)) = failed.map(|error| self.after(error)) {
+            if let Some(Err(error)) = failed.map(|error| self.resume_after(error)) {
                 return Poll::Ready(Some(Err(error)));
             }
         }

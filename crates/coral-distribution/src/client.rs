@@ -10,14 +10,14 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::abandoned::Abandoned;
-use crate::auth::{Ask, Auth, Session};
+use crate::auth::{Auth, AuthRequest, Session};
 use crate::credentials::{Candidate, Credentials};
 use crate::error::{Error, Problem};
 use crate::open_uploads::OpenUploads;
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
-use crate::transport::{Body, Response, Transport, authority_of, is_html, read_document, refusal};
+use crate::transport::{Body, Response, Transport, is_html, read_document, refusal, url_authority};
 
 /// Most bytes that are read of a storage document.
 const MAX_ROOM: usize = 64 * 1024;
@@ -25,7 +25,7 @@ const MAX_ROOM: usize = 64 * 1024;
 /// The answer of `/coral/v1/storage`.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Space {
+struct StorageStatus {
     stored: u64,
     uploads: u64,
     limit: Option<u64>,
@@ -33,7 +33,7 @@ struct Space {
     min_free: Option<u64>,
 }
 
-impl Space {
+impl StorageStatus {
     fn room(self) -> Option<u64> {
         let used = self.stored.saturating_add(self.uploads);
         let below_limit = self.limit.map(|limit| limit.saturating_sub(used));
@@ -108,7 +108,7 @@ impl Client {
     /// Sends `GET /v2/` to check that a registry answers at `host` and accepts the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
         // This tests the credential, so anonymous access does not count as success.
-        let asked = self.beside(host, credentials, "/v2/", "asking /v2/");
+        let asked = self.get_authenticated(host, credentials, "/v2/", "asking /v2/");
         let response = asked.await?;
         if response.status().is_success() {
             // Captive portals and other sites answer any request.
@@ -124,7 +124,7 @@ impl Client {
     /// Asks a Coral registry how many more bytes may be pushed to it. `None` if the registry has no
     /// bound or does not report one, as is the case for other registries.
     pub async fn room(&self, host: &Host, credentials: &Credentials) -> Result<Option<u64>, Error> {
-        let asked = self.beside(
+        let asked = self.get_authenticated(
             host,
             credentials,
             "/coral/v1/storage",
@@ -139,8 +139,8 @@ impl Client {
             return Ok(None);
         }
         let body = read_document(response, MAX_ROOM).await?;
-        let space: Option<Space> = serde_json::from_slice(&body).ok();
-        Ok(space.and_then(Space::room))
+        let storage: Option<StorageStatus> = serde_json::from_slice(&body).ok();
+        Ok(storage.and_then(StorageStatus::room))
     }
 
     /// A document outside the distribution API, such as Coral's `/status.json`; `None` if the
@@ -155,7 +155,9 @@ impl Client {
     ) -> Result<Option<Bytes>, Error> {
         self.expect_basic(host);
         let asked = format!("reading {path}");
-        let response = self.beside(host, credentials, path, &asked).await?;
+        let response = self
+            .get_authenticated(host, credentials, path, &asked)
+            .await?;
         match response.status() {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(Some(read_document(response, limit).await?)),
@@ -164,7 +166,7 @@ impl Client {
     }
 
     /// Sends a GET with the credential for the host; it never falls back to anonymous access.
-    async fn beside(
+    async fn get_authenticated(
         &self,
         host: &Host,
         credentials: &Credentials,
@@ -178,7 +180,7 @@ impl Client {
             let url = base.join(path);
             url.map_err(|error| Problem::Options(error.to_string()))
         });
-        let ask = Ask {
+        let ask = AuthRequest {
             method: Method::GET,
             url: url.map_err(|problem| Error::new(host, asked, problem))?,
             headers: HeaderMap::new(),
@@ -209,7 +211,7 @@ impl Client {
     /// `None` until the first report.
     pub fn rate_limit(&self, host: &Host) -> watch::Receiver<Option<RateLimit>> {
         let name = match self.base(host) {
-            Ok(url) => authority_of(&url),
+            Ok(url) => url_authority(&url),
             Err(_) => host.to_string(),
         };
         self.transport.rate_limits.watch(&name)
@@ -239,7 +241,7 @@ impl Client {
             host.as_str()
         };
         Url::parse(&format!("{scheme}://{authority}/v2/"))
-            .map(|url| self.transport.as_heard(url))
+            .map(|url| self.transport.with_known_scheme(url))
             .map_err(|_| Problem::Options(format!("{host} cannot be written as a URL")))
     }
 }
@@ -250,22 +252,22 @@ mod tests {
 
     #[test]
     fn room_is_what_the_tighter_bound_leaves() {
-        let space = |limit, free, min_free| Space {
+        let storage = |limit, free, min_free| StorageStatus {
             stored: 60,
             uploads: 10,
             limit,
             free,
             min_free,
         };
-        for (space, room) in [
-            (space(None, None, None), None),
-            (space(Some(100), None, None), Some(30)),
-            (space(Some(50), None, None), Some(0)),
-            (space(Some(100), Some(45), Some(20)), Some(25)),
-            (space(None, Some(45), Some(60)), Some(0)),
-            (space(None, Some(45), Some(0)), None),
+        for (storage, room) in [
+            (storage(None, None, None), None),
+            (storage(Some(100), None, None), Some(30)),
+            (storage(Some(50), None, None), Some(0)),
+            (storage(Some(100), Some(45), Some(20)), Some(25)),
+            (storage(None, Some(45), Some(60)), Some(0)),
+            (storage(None, Some(45), Some(0)), None),
         ] {
-            assert_eq!(space.room(), room, "{space:?}");
+            assert_eq!(storage.room(), room, "{storage:?}");
         }
     }
 }

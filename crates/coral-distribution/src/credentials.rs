@@ -281,12 +281,14 @@ impl Credentials {
     /// `~/.config/containers/auth.json`). The last three may be missing; if one cannot be read,
     /// that is an error only for a registry that asks for a credential.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
-        files::load(files::Places::find(explicit, |name| std::env::var_os(name)))
+        files::load(files::CredentialFiles::find(explicit, |name| {
+            std::env::var_os(name)
+        }))
     }
 
     /// The files that [`Credentials::load_user`] reads, whether or not they exist.
     pub fn user_files(explicit: Option<&Path>) -> Vec<PathBuf> {
-        files::Places::find(explicit, |name| std::env::var_os(name)).into_paths()
+        files::CredentialFiles::find(explicit, |name| std::env::var_os(name)).into_paths()
     }
 
     /// Merges two sets; entries of `self` come first where two are equally specific.

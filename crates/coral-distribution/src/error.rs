@@ -132,7 +132,7 @@ impl Error {
 
     /// Makes an error about an open upload retryable. If the registry does not know the upload, or
     /// counts its bytes differently, the upload can begin again; access was not refused.
-    pub(crate) fn of_open_upload(mut self) -> Self {
+    pub(crate) fn for_open_upload(mut self) -> Self {
         if let Problem::Answer(answer) = &self.0.problem
             && matches!(answer.status.as_u16(), 404 | 410 | 416)
         {
@@ -167,7 +167,7 @@ impl Error {
     }
 
     /// Whether bytes arrived, but too slowly.
-    pub(crate) fn is_drip(&self) -> bool {
+    pub(crate) fn is_too_slow(&self) -> bool {
         matches!(self.0.problem, Problem::Slow { .. })
     }
 
@@ -189,7 +189,7 @@ impl fmt::Display for Error {
             asked,
             problem,
         } = &*self.0;
-        if problem.is_of_the_host() {
+        if problem.is_connection_failure() {
             // Such a problem does not depend on the request, so the request is not named.
             return write!(f, "{place}: {problem}");
         }

@@ -38,7 +38,7 @@ impl Eq for OpenUploads {}
 
 /// What is stored about an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
+pub(crate) struct RecordedUpload {
     /// The URL of the upload, without scheme and host if these are the registry's own.
     pub(crate) location: String,
     /// Whether the registry verifies digests. If it does, the bytes that it already has need not be
@@ -48,7 +48,7 @@ pub(crate) struct Remembered {
 
 /// The stored state of one upload. When this value is dropped, the file stays for the next process.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct UploadRecord {
     uploads: OpenUploads,
     name: String,
 }
@@ -79,7 +79,7 @@ impl OpenUploads {
         &self,
         repository: &Repository,
         blob: &Digest,
-    ) -> Option<(Memory, Option<Remembered>)> {
+    ) -> Option<(UploadRecord, Option<RecordedUpload>)> {
         let host = repository.host();
         let alias = self.alias.as_ref().filter(|(aliased, _)| aliased == host);
         let host = alias.map_or(host.as_str(), |(_, alias)| alias);
@@ -90,7 +90,7 @@ impl OpenUploads {
         }
         let remembered = read(&self.folder.join(&name));
         let uploads = self.clone();
-        Some((Memory { uploads, name }, remembered))
+        Some((UploadRecord { uploads, name }, remembered))
     }
 
     fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -99,9 +99,9 @@ impl OpenUploads {
     }
 }
 
-impl Memory {
+impl UploadRecord {
     /// Stores the URL of the upload. Failures to write are only logged.
-    pub(crate) fn remember(&self, upload: &Remembered) {
+    pub(crate) fn remember(&self, upload: &RecordedUpload) {
         let folder = &self.uploads.folder;
         if let Err(error) = write(folder, &self.name, upload) {
             let folder = folder.display();
@@ -116,20 +116,20 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for UploadRecord {
     fn drop(&mut self) {
         self.uploads.taken().remove(&self.name);
     }
 }
 
 /// The content of a file; `None` if it cannot be read.
-fn read(file: &Path) -> Option<Remembered> {
+fn read(file: &Path) -> Option<RecordedUpload> {
     let size = std::fs::metadata(file).ok()?.len();
     let bytes = (size <= MAX_FILE).then(|| std::fs::read(file).ok())??;
     serde_json::from_slice(&bytes).ok()
 }
 
-fn write(folder: &Path, name: &str, upload: &Remembered) -> std::io::Result<()> {
+fn write(folder: &Path, name: &str, upload: &RecordedUpload) -> std::io::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -155,21 +155,21 @@ mod tests {
         let uploads = || OpenUploads::new(folder.path().join("uploads"));
         let repository = Repository::parse("localhost:5000/a").unwrap();
         let blob = Digest::sha256(b"x");
-        let upload = Remembered {
+        let upload = RecordedUpload {
             location: "http://localhost:5000/v2/a/blobs/uploads/1?state=x".to_owned(),
             verifies: true,
         };
         let first = uploads();
-        let (memory, nothing) = first.take(&repository, &blob).unwrap();
+        let (record, nothing) = first.take(&repository, &blob).unwrap();
         assert_eq!(nothing, None);
-        memory.remember(&upload);
+        record.remember(&upload);
         assert!(first.clone().take(&repository, &blob).is_none());
-        drop(memory);
+        drop(record);
         let next = uploads();
-        let (memory, remembered) = next.take(&repository, &blob).unwrap();
+        let (record, remembered) = next.take(&repository, &blob).unwrap();
         assert_eq!(remembered, Some(upload));
-        memory.forget();
-        drop(memory);
+        record.forget();
+        drop(record);
         assert_eq!(next.take(&repository, &blob).unwrap().1, None);
     }
 

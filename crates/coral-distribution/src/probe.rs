@@ -89,7 +89,7 @@ impl Client {
         let reached = connected.is_ok();
         probe.connection = Some(connected);
         if reached {
-            let base = transport.as_spoken(base).await;
+            let base = transport.with_detected_scheme(base).await;
             self.ask(&mut probe, &transport, base, host, credentials)
                 .await;
         }
@@ -111,7 +111,9 @@ impl Client {
             .await
         {
             Ok(response) => {
-                probe.tls = Some(Ok((!plain).then(|| certificate::of(&response)).flatten()));
+                probe.tls = Some(Ok((!plain)
+                    .then(|| certificate::from_response(&response))
+                    .flatten()));
                 probe.clock_ahead = clock_ahead(&response, sent, Timestamp::now());
             }
             Err(error) => {

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use crate::abandoned::Abandoned;
-use crate::auth::{Ask, Session};
+use crate::auth::{AuthRequest, Session};
 use crate::error::{Error, Problem};
 use crate::open_uploads::OpenUploads;
 use crate::transport::{Body, Response, refusal};
@@ -106,12 +106,12 @@ impl RepositoryClient {
         let fail = |text: String| Error::new(self.repository.host(), asked, Problem::Options(text));
         let base = self.base.as_ref().map_err(|text| fail(text.clone()))?;
         base.join(&format!("{}/{path}", self.repository.path()))
-            .map(|url| self.session.transport.as_heard(url))
+            .map(|url| self.session.transport.with_known_scheme(url))
             .map_err(|_| fail(format!("{path} cannot be written as a URL")))
     }
 
-    fn ask(&self, call: Call<'_>) -> Result<Ask, Error> {
-        Ok(Ask {
+    fn ask(&self, call: Call<'_>) -> Result<AuthRequest, Error> {
+        Ok(AuthRequest {
             method: call.method,
             url: self.url(&call.path, call.asked)?,
             headers: HeaderMap::new(),
@@ -153,7 +153,7 @@ async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error>
     Err(Error::new(host, asked, refusal(response).await))
 }
 
-fn header(ask: &mut Ask, name: HeaderName, value: &str) -> Result<(), Error> {
+fn header(ask: &mut AuthRequest, name: HeaderName, value: &str) -> Result<(), Error> {
     let value = HeaderValue::from_str(value).map_err(|_| {
         let text = format!("{value:?} is not valid in the header {name}");
         Error::new(

@@ -6,7 +6,7 @@ mod connections;
 mod failure;
 mod log;
 mod loopback;
-mod pace;
+mod min_rate;
 mod proxy;
 mod retry_after;
 mod trust;
@@ -24,17 +24,17 @@ use url::Url;
 use activity::{Activity, SourceError};
 pub(crate) use answer::{clean, is_html, markup, read_document, refusal};
 use connections::Connections;
-pub(crate) use connections::authority_of;
+pub(crate) use connections::url_authority;
 pub(crate) use failure::classify;
 use log::Sent;
 use loopback::Loopback;
-pub(crate) use pace::Pace;
+pub(crate) use min_rate::MinRate;
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
 pub(crate) use retry_after::wait_asked_for;
 pub use trust::{certificates_as_pem, trusting};
 
-use crate::auth::{Known, place_of};
+use crate::auth::{KnownAuthorizations, repository_address};
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
@@ -69,7 +69,7 @@ pub(crate) struct Request {
     pub(crate) attempt: u32,
     /// Authorizations to send instead of `authorization` where a redirect leads to these
     /// repositories.
-    pub(crate) elsewhere: Known,
+    pub(crate) elsewhere: KnownAuthorizations,
 }
 
 impl Request {
@@ -83,7 +83,7 @@ impl Request {
             body: Body::Empty,
             asked: asked.to_owned(),
             attempt: 1,
-            elsewhere: Known::new(),
+            elsewhere: KnownAuthorizations::new(),
         }
     }
 }
@@ -166,7 +166,7 @@ impl Transport {
     /// Whether plain HTTP is configured for a registry.
     pub(crate) fn plain_http_host(&self, host: &Host) -> bool {
         self.connections
-            .options_of(host)
+            .configured_options(host)
             .is_some_and(|options| options.plain_http)
     }
 
@@ -194,7 +194,7 @@ impl Transport {
             }
             log::redirected(&request, sent.status(), &target);
             if !location::same_origin(&request.url, &target) {
-                let place = place_of(&target);
+                let place = repository_address(&target);
                 request.authorization =
                     place.and_then(|place| request.elsewhere.get(&place).cloned());
             }
@@ -235,7 +235,7 @@ impl Transport {
     /// Refuses a redirect from HTTPS to plain HTTP unless plain HTTP is configured for the target.
     pub(crate) fn check_downgrade(&self, from: &Url, to: &Url) -> Result<(), Problem> {
         if from.scheme() == "https" && to.scheme() == "http" && !self.allows_plain_http(to) {
-            let host = authority_of(to);
+            let host = url_authority(to);
             return Err(Problem::Unsafe(format!(
                 "it leads from HTTPS to plain HTTP at {host}; allow that with --plain-http {host}"
             )));
@@ -267,7 +267,7 @@ impl Transport {
     }
 
     async fn send_unlogged(&self, request: &mut Request) -> Result<Response, Error> {
-        let host = authority_of(&request.url);
+        let host = url_authority(&request.url);
         let activity = Activity::default();
         let source_error = SourceError::default();
         let builder = self.prepare(request, &activity, &source_error);

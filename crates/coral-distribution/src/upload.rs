@@ -85,9 +85,9 @@ impl Upload {
     }
 
     /// Whether the registry reports on its own that another of its repositories has a blob.
-    pub fn tells_of_mounts(&self) -> bool {
+    pub fn reports_mountable_blobs(&self) -> bool {
         match &self.0 {
-            Target::Registry(upload) => upload.is_of_coral(),
+            Target::Registry(upload) => upload.is_coral(),
             Target::Layout(_) => false,
         }
     }

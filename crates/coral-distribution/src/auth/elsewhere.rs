@@ -9,44 +9,44 @@ use http::{HeaderValue, StatusCode};
 use url::Url;
 
 use super::parse_challenges;
-use super::scheme::{Scheme, choose, scopes_of};
-use super::session::{Ask, MAX_ROUNDS, Session, is_reading, is_refusal, request};
+use super::scheme::{Scheme, challenge_scopes, choose};
+use super::session::{AuthRequest, MAX_ROUNDS, Session, is_reading, is_refusal, request};
 use super::token::Freshness;
 use crate::credentials::Candidate;
 use crate::error::Error;
 use crate::location;
-use crate::transport::{Body, Response, authority_of};
+use crate::transport::{Body, Response, url_authority};
 
 /// How many repositories elsewhere a session remembers. A registry chooses where it redirects to,
 /// so without a limit it could fill the memory. A forgotten repository costs one more request.
-const MOST_PLACES: usize = 64;
+const MAX_REPOSITORIES: usize = 64;
 
 /// The authorization that each repository elsewhere accepted last, by the address of the
 /// repository.
-pub(crate) type Known = HashMap<String, HeaderValue>;
+pub(crate) type KnownAuthorizations = HashMap<String, HeaderValue>;
 
 /// What one session has learnt about the hosts that redirects led it to.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere(Mutex<Known>);
+pub(super) struct Elsewhere(Mutex<KnownAuthorizations>);
 
 impl Elsewhere {
     /// The authorizations that may be sent at once; empty for a request that may not use a login
     /// there.
-    pub(super) fn known(&self, ask: &Ask) -> Known {
+    pub(super) fn known(&self, ask: &AuthRequest) -> KnownAuthorizations {
         if may_use_logins(ask) {
             self.0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone()
         } else {
-            Known::new()
+            KnownAuthorizations::new()
         }
     }
 
     fn remember(&self, url: &Url, header: HeaderValue) {
-        if let Some(place) = place_of(url) {
+        if let Some(place) = repository_address(url) {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= MOST_PLACES && !known.contains_key(&place) {
+            if known.len() >= MAX_REPOSITORIES && !known.contains_key(&place) {
                 known.clear();
             }
             known.insert(place, header);
@@ -54,7 +54,7 @@ impl Elsewhere {
     }
 
     fn forget(&self, url: &Url) {
-        if let Some(place) = place_of(url) {
+        if let Some(place) = repository_address(url) {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             known.remove(&place);
         }
@@ -63,15 +63,15 @@ impl Elsewhere {
 
 /// Scheme, host, port and repository of a URL of the distribution API. `None` for any other URL,
 /// and for one with a query, which may be signed and then accepts no `Authorization`.
-pub(crate) fn place_of(url: &Url) -> Option<String> {
-    let repository = repository_of(url)?;
+pub(crate) fn repository_address(url: &Url) -> Option<String> {
+    let repository = repository_path(url)?;
     let origin = url.origin().ascii_serialization();
     url.query()
         .is_none()
         .then(|| format!("{origin}/v2/{repository}"))
 }
 
-fn repository_of(url: &Url) -> Option<&str> {
+fn repository_path(url: &Url) -> Option<&str> {
     let path = url.path().strip_prefix("/v2/")?;
     let kinds = ["/manifests/", "/blobs/", "/tags/", "/referrers/"];
     let end = kinds.iter().find_map(|kind| path.rfind(kind))?;
@@ -82,13 +82,13 @@ fn repository_of(url: &Url) -> Option<&str> {
 /// that is asked chooses what is read there. It must not be able to have that content stored under
 /// a tag at the destination, where others may read it. So the content has to be fixed by its
 /// digest: reading by tag, and lists, use no login.
-fn may_use_logins(ask: &Ask) -> bool {
+fn may_use_logins(ask: &AuthRequest) -> bool {
     let last = ask.url.path().rsplit('/').next();
     is_reading(&ask.method) && last.is_some_and(|last| Digest::parse(last).is_ok())
 }
 
 /// Whether the answer is a challenge of another host than the requested one.
-fn is_challenged(ask: &Ask, response: &Response) -> bool {
+fn is_challenged(ask: &AuthRequest, response: &Response) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         && !location::same_origin(response.url(), &ask.url)
         && !matches!(ask.body, Body::Stream(..))
@@ -100,7 +100,7 @@ impl Session {
     /// never the authorization that the first host got.
     pub(super) async fn answered_elsewhere(
         &self,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         mut response: Response,
     ) -> Result<Response, Error> {
         for _ in 1..MAX_ROUNDS {
@@ -121,7 +121,7 @@ impl Session {
     async fn answered_at(
         &self,
         url: &Url,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         mut response: Response,
     ) -> Result<Response, Error> {
         self.elsewhere.forget(url);
@@ -134,7 +134,7 @@ impl Session {
             self.check_realm(url, realm)
                 .map_err(|problem| response.error(problem))?;
         }
-        let named = scopes_of(challenge);
+        let named = challenge_scopes(challenge);
         let scopes = if named.is_empty() {
             ask.scopes.clone()
         } else {
@@ -169,7 +169,7 @@ impl Session {
     /// The candidates for the URL that a redirect led to: entries for that host only, never over
     /// plain HTTP unless that is configured for the host, and only to read content that a digest
     /// names.
-    fn candidates_at(&self, url: &Url, ask: &Ask) -> Vec<Candidate> {
+    fn candidates_at(&self, url: &Url, ask: &AuthRequest) -> Vec<Candidate> {
         let mut candidates = if may_use_logins(ask) {
             self.logins_at(url)
         } else {
@@ -181,19 +181,19 @@ impl Session {
 
     fn logins_at(&self, url: &Url) -> Vec<Candidate> {
         let is_safe = url.scheme() == "https" || self.transport.allows_plain_http(url);
-        let host = Host::parse(&authority_of(url)).ok().filter(|_| is_safe);
-        let own = host.map(|host| self.credentials.candidates(&host, repository_of(url)));
+        let host = Host::parse(&url_authority(url)).ok().filter(|_| is_safe);
+        let own = host.map(|host| self.credentials.candidates(&host, repository_path(url)));
         own.unwrap_or_default()
     }
 
     /// Advice for a redirect to a host that refuses anonymous requests, when a login for that host
     /// is configured but this request may not use it.
-    pub(super) fn advice_elsewhere(&self, ask: &Ask, url: &Url) -> Option<String> {
+    pub(super) fn advice_elsewhere(&self, ask: &AuthRequest, url: &Url) -> Option<String> {
         let is_elsewhere = !location::same_origin(url, &ask.url);
         if !is_elsewhere || may_use_logins(ask) || self.logins_at(url).is_empty() {
             return None;
         }
-        let host = authority_of(url);
+        let host = url_authority(url);
         Some(format!(
             "it redirects to {host}, whose login is not used for a tag that another registry \
              chooses: name {host} itself, or the image's digest"
@@ -209,12 +209,12 @@ mod tests {
     fn places_that_a_registry_leads_to_are_remembered_up_to_a_bound() {
         let elsewhere = Elsewhere::default();
         let count = || elsewhere.0.lock().unwrap().len();
-        for n in 0..10 * MOST_PLACES {
+        for n in 0..10 * MAX_REPOSITORIES {
             let url = Url::parse(&format!("https://b/v2/x{n}/blobs/d")).unwrap();
             elsewhere.remember(&url, HeaderValue::from_static("Bearer x"));
-            let place = place_of(&url).unwrap();
+            let place = repository_address(&url).unwrap();
             assert!(elsewhere.0.lock().unwrap().contains_key(&place), "{n}");
-            assert!(count() <= MOST_PLACES, "{n}");
+            assert!(count() <= MAX_REPOSITORIES, "{n}");
         }
     }
 
@@ -228,7 +228,7 @@ mod tests {
             ("https://b/store/d", None),
             ("https://b/v2/", None),
         ] {
-            let place = place_of(&Url::parse(url).unwrap());
+            let place = repository_address(&Url::parse(url).unwrap());
             assert_eq!(place.as_deref(), expected, "{url}");
         }
     }

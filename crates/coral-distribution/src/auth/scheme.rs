@@ -20,13 +20,13 @@ pub(crate) enum Scheme {
 }
 
 /// The scopes that a challenge names.
-pub(super) fn scopes_of(challenge: &Challenge) -> Vec<String> {
+pub(super) fn challenge_scopes(challenge: &Challenge) -> Vec<String> {
     let named = challenge.get("scope").unwrap_or_default();
     named.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
 /// The URL of the token server: absolute, or relative to the host that names it.
-fn realm_of(bearer: &Challenge, response: &Response) -> Option<Url> {
+fn token_server_url(bearer: &Challenge, response: &Response) -> Option<Url> {
     let text = bearer.get("realm")?;
     let is_address = text.contains("://") || text.starts_with(['/', '.', '?']);
     let realm = is_address.then(|| location::join(response.url(), text).ok())??;
@@ -50,7 +50,7 @@ pub(super) fn choose<'a>(
 ) -> Result<Option<(Scheme, &'a Challenge)>, Error> {
     let find = |name: &str| challenges.iter().find(|challenge| challenge.scheme == name);
     if let Some(bearer) = find("bearer") {
-        let realm = realm_of(bearer, response).ok_or_else(|| {
+        let realm = token_server_url(bearer, response).ok_or_else(|| {
             let text = "its challenge names no usable token server";
             response.error(Problem::Permanent(text.to_owned()))
         })?;

@@ -7,21 +7,21 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
-use super::elsewhere::{Elsewhere, Known};
-use super::scheme::{Scheme, choose, log_challenge, scopes_of};
+use super::elsewhere::{Elsewhere, KnownAuthorizations};
+use super::scheme::{Scheme, challenge_scopes, choose, log_challenge};
 use super::token::{Freshness, TokenKey, basic};
 use super::{Auth, HostState, parse_challenges};
 use crate::blob_stream::BlobStream;
 use crate::credentials::{Candidate, Credential, CredentialKind, Credentials};
 use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
-use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
+use crate::transport::{Body, Request, Response, Transport, refusal, url_authority};
 
 /// At most four rounds: without a scheme, with it, with a new token, with other scopes.
 pub(super) const MAX_ROUNDS: usize = 4;
 
 /// A request that may need authentication.
-pub(crate) struct Ask {
+pub(crate) struct AuthRequest {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
@@ -50,14 +50,14 @@ pub(crate) struct Session {
 }
 
 /// A token that a request carried.
-pub(super) struct Used {
+pub(super) struct UsedToken {
     pub(super) key: TokenKey,
     pub(super) header: HeaderValue,
     pub(super) freshness: Freshness,
 }
 
 /// The result of one attempt with one candidate.
-enum Tried {
+enum Attempt {
     Answered(Response),
     Refused(Error),
 }
@@ -97,12 +97,12 @@ impl Session {
 
     /// Sends a request with the matching credential. A refusal (401, 403) is an error; every other
     /// answer is returned unchanged.
-    pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
-        if self.transport.is_unheard(&ask.url) {
+    pub(crate) async fn send(&self, mut ask: AuthRequest) -> Result<Response, Error> {
+        if self.transport.is_undetected(&ask.url) {
             // Boxed: this is rare, and would enlarge the future of every request.
             Box::pin(self.find_scheme(&mut ask)).await;
         }
-        ask.url = self.transport.as_heard(ask.url);
+        ask.url = self.transport.with_known_scheme(ask.url);
         let host = self.auth.host(&ask.url);
         let first = host.wait_for_first().await;
         let result = self.try_candidates(&host, &mut ask).await;
@@ -113,13 +113,17 @@ impl Session {
         result
     }
 
-    async fn find_scheme(&self, ask: &mut Ask) {
-        let spoken = self.transport.as_spoken(ask.url.clone()).await;
+    async fn find_scheme(&self, ask: &mut AuthRequest) {
+        let spoken = self.transport.with_detected_scheme(ask.url.clone()).await;
         self.auth.moved(&ask.url, &spoken);
         ask.url = spoken;
     }
 
-    async fn try_candidates(&self, host: &HostState, ask: &mut Ask) -> Result<Response, Error> {
+    async fn try_candidates(
+        &self,
+        host: &HostState,
+        ask: &mut AuthRequest,
+    ) -> Result<Response, Error> {
         let good = self.good.load(Ordering::Relaxed);
         let mut refused: Option<Error> = None;
         for step in 0..self.candidates.len() {
@@ -131,12 +135,12 @@ impl Session {
                 continue;
             }
             match self.try_one(host, ask, candidate).await? {
-                Tried::Answered(response) => {
+                Attempt::Answered(response) => {
                     self.remember(index, refused.as_ref());
                     return Ok(response);
                 }
-                Tried::Refused(error) if !another_may_help(&error, ask) => return Err(error),
-                Tried::Refused(error) => refused = refused.or(Some(error)),
+                Attempt::Refused(error) if !another_may_help(&error, ask) => return Err(error),
+                Attempt::Refused(error) => refused = refused.or(Some(error)),
             }
         }
         Err(refused.expect("there is always a candidate, and each was refused"))
@@ -154,9 +158,9 @@ impl Session {
     async fn try_one(
         &self,
         host: &HostState,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         candidate: &Candidate,
-    ) -> Result<Tried, Error> {
+    ) -> Result<Attempt, Error> {
         let mut scopes = ask.scopes.clone();
         let mut round = 0;
         loop {
@@ -174,7 +178,7 @@ impl Session {
             let response = self.answered_elsewhere(ask, response).await?;
             if !is_refusal(&response) {
                 host.set_open();
-                return Ok(Tried::Answered(response));
+                return Ok(Attempt::Answered(response));
             }
             let again = response.status() == StatusCode::UNAUTHORIZED
                 && location::same_origin(response.url(), &ask.url)
@@ -187,7 +191,7 @@ impl Session {
             let advice = advice.unwrap_or_else(|| self.advice(candidate));
             let error = refused(response, advice, again && once).await;
             if once || !again || round == MAX_ROUNDS {
-                return Ok(Tried::Refused(error));
+                return Ok(Attempt::Refused(error));
             }
         }
     }
@@ -198,7 +202,7 @@ impl Session {
         host: &HostState,
         known: Option<&Scheme>,
         response: &Response,
-        used: Option<&Used>,
+        used: Option<&UsedToken>,
         scopes: &mut Vec<String>,
     ) -> Result<bool, Error> {
         let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
@@ -215,11 +219,11 @@ impl Session {
             return Ok(changed);
         };
         self.auth.tokens.forget(&used.key, &used.header).await;
-        if used.freshness == Freshness::Kept {
+        if used.freshness == Freshness::Cached {
             return Ok(true);
         }
         // Some registries demand scopes of their own.
-        let named = scopes_of(challenge);
+        let named = challenge_scopes(challenge);
         let other = !named.is_empty() && named != *scopes;
         if other {
             *scopes = named;
@@ -234,8 +238,8 @@ impl Session {
         at: (&Url, &str),
         candidate: &Candidate,
         scopes: &[String],
-    ) -> Result<(Option<HeaderValue>, Option<Used>), Error> {
-        let fail = |problem| Error::new(authority_of(at.0), at.1, problem);
+    ) -> Result<(Option<HeaderValue>, Option<UsedToken>), Error> {
+        let fail = |problem| Error::new(url_authority(at.0), at.1, problem);
         match scheme {
             None | Some(Scheme::Open) => Ok((None, None)),
             Some(Scheme::Basic) => {
@@ -254,7 +258,7 @@ impl Session {
                     scopes: scopes.to_vec(),
                 };
                 let (header, freshness) = self.auth.tokens.get(&self.transport, &key).await?;
-                let used = Used {
+                let used = UsedToken {
                     key,
                     header: header.clone(),
                     freshness,
@@ -270,11 +274,11 @@ impl Session {
         check_token_server(&self.transport, registry, realm)
     }
 
-    fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Tried, Error> {
+    fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Attempt, Error> {
         match error.category() {
             Category::Unauthorized | Category::Forbidden => {
                 let advice = self.advice(candidate);
-                Ok(Tried::Refused(error.advised(advice)))
+                Ok(Attempt::Refused(error.advised(advice)))
             }
             _ => Err(error),
         }
@@ -285,7 +289,7 @@ impl Session {
     async fn explained(
         &self,
         response: Response,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         authorization: Option<HeaderValue>,
     ) -> Response {
         let unclear = ask.method == Method::HEAD
@@ -343,7 +347,7 @@ pub(super) fn check_token_server(
     if is_safe {
         return Ok(());
     }
-    let server = authority_of(server);
+    let server = url_authority(server);
     Err(Problem::Unsafe(format!(
         "its token server {server} speaks plain HTTP, over which no secrets are sent and no tokens \
          are read; allow that with --plain-http {server}"
@@ -355,7 +359,7 @@ async fn credential(
     candidate: &Candidate,
 ) -> Result<Option<Arc<Credential>>, Error> {
     let found = candidate.credential().await;
-    found.map_err(|error| Error::new(authority_of(url), asked, Problem::Helper(error)))
+    found.map_err(|error| Error::new(url_authority(url), asked, Problem::Helper(error)))
 }
 
 pub(super) fn is_refusal(response: &Response) -> bool {
@@ -367,7 +371,7 @@ pub(super) fn is_refusal(response: &Response) -> bool {
 
 /// Whether another candidate may succeed. Another credential does not change a rate limit, and a
 /// body that has been consumed cannot be sent again.
-fn another_may_help(error: &Error, ask: &Ask) -> bool {
+fn another_may_help(error: &Error, ask: &AuthRequest) -> bool {
     matches!(
         error.category(),
         Category::Unauthorized | Category::Forbidden
@@ -385,7 +389,7 @@ fn is_of_another_scheme(response: &Response) -> bool {
 }
 
 /// The request of this round. The body stays for the next round unless it can be sent only once.
-pub(super) fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
+pub(super) fn request(ask: &mut AuthRequest, authorization: Option<HeaderValue>) -> Request {
     ask.attempts += 1;
     let body = match &mut ask.body {
         Body::Empty => Body::Empty,
@@ -403,6 +407,6 @@ pub(super) fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Requ
         body,
         asked: ask.asked.clone(),
         attempt: ask.attempts,
-        elsewhere: Known::new(),
+        elsewhere: KnownAuthorizations::new(),
     }
 }

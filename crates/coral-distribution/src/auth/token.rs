@@ -11,12 +11,12 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::Known;
+use super::KnownAuthorizations;
 use super::session::check_token_server;
 use crate::credentials::{Credential, CredentialKind};
 use crate::error::{Error, Problem};
 use crate::transport::{
-    Body, Request, Transport, authority_of, is_html, markup, read_document, refusal,
+    Body, Request, Transport, is_html, markup, read_document, refusal, url_authority,
 };
 
 /// Some token servers list all groups of an account in the token; no token needs more than this.
@@ -75,7 +75,7 @@ impl Tokens {
         let slot = self.slot(key);
         if let Ok(mut first) = slot.try_lock() {
             if let Some(header) = valid(first.as_ref()) {
-                return Ok((header, Freshness::Kept));
+                return Ok((header, Freshness::Cached));
             }
             let token = fetch(transport, key).await?;
             let header = token.header.clone();
@@ -117,7 +117,7 @@ impl Tokens {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
     New,
-    Kept,
+    Cached,
 }
 
 fn valid(token: Option<&Token>) -> Option<HeaderValue> {
@@ -157,7 +157,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
             body: Body::Empty,
             asked,
             attempt: 1,
-            elsewhere: Known::new(),
+            elsewhere: KnownAuthorizations::new(),
         },
     };
     let response = transport.send(request).await?;
@@ -194,7 +194,7 @@ fn log_token(key: &TokenKey, life: Duration) {
     let credential = key.credential.as_deref();
     let credential = credential.map_or("none", |credential| credential.origin.as_str());
     tracing::debug!(
-        server = %authority_of(&key.realm), path = %key.realm.path(), service = ?key.service,
+        server = %url_authority(&key.realm), path = %key.realm.path(), service = ?key.service,
         scopes = ?key.scopes, credential, life_seconds = life.as_secs(), "token received"
     );
 }
@@ -219,7 +219,7 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
     let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
         .map_err(|_| "the token is not valid in a header")?;
     header.set_sensitive(true);
-    Ok((header, life_of(answer.expires_in)))
+    Ok((header, token_lifetime(answer.expires_in)))
 }
 
 /// The form of an identity token's exchange (OAuth 2, RFC 6749, section 6, as in the token
@@ -244,11 +244,11 @@ fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
         body: Body::Secret(form.finish().into()),
         asked,
         attempt: 1,
-        elsewhere: Known::new(),
+        elsewhere: KnownAuthorizations::new(),
     }
 }
 
-fn life_of(expires_in: Option<f64>) -> Duration {
+fn token_lifetime(expires_in: Option<f64>) -> Duration {
     expires_in
         .filter(|seconds| *seconds > 0.0)
         .map_or(DEFAULT_LIFE, |s| {
@@ -282,12 +282,12 @@ mod tests {
 
     #[test]
     fn a_tokens_life_is_bounded_on_both_sides() {
-        assert_eq!(life_of(None), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(300.0)), Duration::from_mins(5));
-        assert_eq!(life_of(Some(0.0)), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(-5.0)), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(f64::NAN)), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(1e300)), MAX_LIFE);
+        assert_eq!(token_lifetime(None), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(300.0)), Duration::from_mins(5));
+        assert_eq!(token_lifetime(Some(0.0)), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(-5.0)), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(f64::NAN)), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(1e300)), MAX_LIFE);
     }
 
     /// Regression: any text that a server called a token was sent to the registry that named the

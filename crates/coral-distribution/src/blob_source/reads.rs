@@ -18,7 +18,7 @@ impl Reads {
     /// Records a failure. Returns the wait before the read resumes at `offset`, or the error if it
     /// is time to give up.
     pub(super) fn failed(&mut self, error: Error, offset: u64) -> Result<Duration, Error> {
-        let next = if error.is_drip() {
+        let next = if error.is_too_slow() {
             self.resumes.next_after_drip(offset)
         } else {
             self.resumes.next(offset)

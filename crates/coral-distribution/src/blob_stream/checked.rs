@@ -93,13 +93,13 @@ impl Checked {
     }
 
     /// Keeps intermediate states of the digest in `checkpoints`.
-    pub(crate) fn noting(mut self, checkpoints: Arc<Mutex<Checkpoints>>) -> Self {
+    pub(crate) fn with_checkpoints(mut self, checkpoints: Arc<Mutex<Checkpoints>>) -> Self {
         self.checkpoints = Some(checkpoints);
         self
     }
 
     /// Marks a stream that comes from a registry, in front of which a proxy may answer with a page.
-    pub(crate) fn of_a_registry(mut self) -> Self {
+    pub(crate) fn with_page_detection(mut self) -> Self {
         self.awaits_start = self.promise.offset == 0 || self.skip > 0;
         self
     }
@@ -288,7 +288,8 @@ mod tests {
                 };
                 let chunks: Vec<_> = sent.chunks(chunk).map(Bytes::copy_from_slice).collect();
                 let inner = BlobStream::new(futures::stream::iter(chunks.into_iter().map(Ok)));
-                let checked = Checked::new(inner, promise, 0, "here", "testing").of_a_registry();
+                let checked =
+                    Checked::new(inner, promise, 0, "here", "testing").with_page_detection();
                 let items: Vec<_> = checked.collect().now_or_never().unwrap();
                 let failed = items.into_iter().find_map(Result::err).unwrap();
                 let told = String::from_utf8_lossy(sent);

@@ -80,12 +80,12 @@ fn root(json: &[u8], origin: &str) -> Result<Map<String, Value>, CredentialsErro
         return Ok(Map::new());
     }
     serde_json::from_str(text)
-        .or_else(|error| serde_json::from_str(&without_lone_surrogates(text)).map_err(|_| error))
+        .or_else(|error| serde_json::from_str(&replace_lone_surrogates(text)).map_err(|_| error))
         .map_err(|error| form(origin, &error))
 }
 
 /// `\ud800` is valid only in a surrogate pair; as Go does, a lone one is replaced.
-fn without_lone_surrogates(json: &str) -> String {
+fn replace_lone_surrogates(json: &str) -> String {
     let unit = |text: &str| {
         let digits = text.strip_prefix("\\u")?.get(..4)?;
         u16::from_str_radix(digits, 16).ok()

@@ -9,14 +9,14 @@ use super::docker_config::MAX_CONFIG;
 use super::{Credentials, CredentialsError};
 
 /// The files to read a user's credentials from.
-pub(super) enum Places {
+pub(super) enum CredentialFiles {
     /// The file that the user named, which must exist.
     Named(PathBuf),
     /// The default files, each of which may be missing.
     Usual(Vec<PathBuf>),
 }
 
-impl Places {
+impl CredentialFiles {
     pub(super) fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let env = |name: &str| {
             env(name)
@@ -58,10 +58,10 @@ fn without_runtime_dir(user: u32) -> PathBuf {
 }
 
 /// See [`Credentials::load_user`].
-pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
+pub(super) fn load(places: CredentialFiles) -> Result<Credentials, CredentialsError> {
     let paths = match places {
-        Places::Named(path) => return read(&path),
-        Places::Usual(paths) => paths,
+        CredentialFiles::Named(path) => return read(&path),
+        CredentialFiles::Usual(paths) => paths,
     };
     let mut all = Credentials::none();
     for path in paths {
@@ -139,7 +139,10 @@ mod tests {
         }
 
         fn users(&self, explicit: Option<&Path>) -> Vec<String> {
-            let found = load(Places::find(explicit, |name| self.env.get(name).cloned())).unwrap();
+            let found = load(CredentialFiles::find(explicit, |name| {
+                self.env.get(name).cloned()
+            }))
+            .unwrap();
             let repository = Repository::parse("reg.example/a").unwrap();
             found
                 .for_repository(&repository)
@@ -177,8 +180,9 @@ mod tests {
         let user = rustix::process::getuid().as_raw();
         let usual = PathBuf::from(format!("/run/containers/{user}/auth.json"));
         let mut home = Home::new();
-        let paths =
-            |home: &Home| Places::find(None, |name| home.env.get(name).cloned()).into_paths();
+        let paths = |home: &Home| {
+            CredentialFiles::find(None, |name| home.env.get(name).cloned()).into_paths()
+        };
         assert_eq!(paths(&home)[1], usual);
         home.env.insert("XDG_RUNTIME_DIR", "/somewhere".into());
         let own = PathBuf::from("/somewhere/containers/auth.json");
@@ -195,7 +199,7 @@ mod tests {
         let explicit = home.write("explicit.json", "explicit");
         assert_eq!(home.users(Some(&explicit)), ["explicit"]);
         let missing = home.dir.path().join("missing.json");
-        let error = load(Places::find(Some(&missing), |_| None)).unwrap_err();
+        let error = load(CredentialFiles::find(Some(&missing), |_| None)).unwrap_err();
         assert!(error.to_string().contains("missing.json"), "{error}");
     }
 
@@ -210,7 +214,10 @@ mod tests {
         home.env
             .insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
         assert_eq!(home.users(None), ["podman"]);
-        let found = load(Places::find(None, |name| home.env.get(name).cloned())).unwrap();
+        let found = load(CredentialFiles::find(None, |name| {
+            home.env.get(name).cloned()
+        }))
+        .unwrap();
         let hint = |name: &str| found.hint_for(&Repository::parse(name).unwrap());
         assert_eq!(hint("reg.example/a"), None);
         let said = hint("other.example/a").unwrap();
@@ -221,12 +228,15 @@ mod tests {
         std::fs::remove_file(&broken).unwrap();
         std::fs::create_dir(&broken).unwrap();
         assert_eq!(home.users(None), ["podman"]);
-        let found = load(Places::find(None, |name| home.env.get(name).cloned())).unwrap();
+        let found = load(CredentialFiles::find(None, |name| {
+            home.env.get(name).cloned()
+        }))
+        .unwrap();
         let said = found
             .hint_for(&Repository::parse("b.example/a").unwrap())
             .unwrap();
         assert!(said.contains("config.json: not a regular file"), "{said}");
-        let named = load(Places::find(Some(&broken), |_| None)).unwrap_err();
+        let named = load(CredentialFiles::find(Some(&broken), |_| None)).unwrap_err();
         assert!(named.to_string().contains("config.json"), "{named}");
     }
 
@@ -238,7 +248,7 @@ mod tests {
         let docker = home.dir.path().join(".docker/config.json");
         let hint = || {
             let env = |name: &str| home.env.get(name).cloned();
-            let found = load(Places::find(None, env)).unwrap();
+            let found = load(CredentialFiles::find(None, env)).unwrap();
             let wanted = Repository::parse("r.example:5000/a").unwrap();
             found.hint_for(&wanted).unwrap()
         };

@@ -18,14 +18,14 @@ use crate::redacted::Redacted;
 use crate::transport::clean;
 
 /// How long a helper may take; some call a cloud's API.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// Longer than any credential.
 const MAX_OUTPUT: u64 = 256 * 1024;
 /// How long an answer is reused. Helpers cache on their own, and the credentials that they return
 /// may expire.
-const KEPT: Duration = Duration::from_mins(5);
+const ANSWER_LIFETIME: Duration = Duration::from_mins(5);
 /// How long a helper is not run again after a failure.
-const PAUSE: Duration = Duration::from_secs(30);
+const FAILURE_LIFETIME: Duration = Duration::from_secs(30);
 /// The messages that helpers print for an unknown server.
 const UNKNOWN: [&str; 2] = ["credentials not found", "no credentials"];
 /// The user name that marks an identity token.
@@ -36,11 +36,11 @@ const TOKEN_USER: &str = "<token>";
 pub(crate) struct HelperError {
     pub(crate) text: String,
     /// Whether the failure is transient.
-    pub(crate) passing: bool,
+    pub(crate) transient: bool,
 }
 
-type Answer = Result<Option<Arc<Credential>>, HelperError>;
-type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>>;
+type HelperResult = Result<Option<Arc<Credential>>, HelperError>;
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, HelperResult)>>>;
 
 /// A helper that a configuration file names.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub(crate) struct Helper {
 }
 
 #[derive(Deserialize)]
-struct Given {
+struct HelperAnswer {
     #[serde(rename = "Username", default)]
     username: String,
     #[serde(rename = "Secret", default)]
@@ -70,7 +70,7 @@ impl Helper {
         Some(Self {
             program: format!("docker-credential-{name}"),
             origin,
-            patience: PATIENCE,
+            patience: TIMEOUT,
             answers: Mutex::default(),
         })
     }
@@ -85,7 +85,7 @@ impl Helper {
 
     /// The credential for a host; `None` if the helper has none. Of many concurrent callers, only
     /// one runs the helper.
-    pub(crate) async fn get(&self, host: &Host) -> Answer {
+    pub(crate) async fn get(&self, host: &Host) -> HelperResult {
         let server = server_name(host);
         let slot = {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -98,12 +98,16 @@ impl Helper {
             return answer.clone();
         }
         let answer = self.run(&server).await;
-        let life = if answer.is_ok() { KEPT } else { PAUSE };
+        let life = if answer.is_ok() {
+            ANSWER_LIFETIME
+        } else {
+            FAILURE_LIFETIME
+        };
         *kept = Some((Instant::now() + life, answer.clone()));
         answer
     }
 
-    async fn run(&self, server: &str) -> Answer {
+    async fn run(&self, server: &str) -> HelperResult {
         let output = tokio::time::timeout(self.patience, self.output(server)).await;
         let output = output.map_err(|_| {
             let text = format!("no answer within {} s", self.patience.as_secs_f32());
@@ -113,14 +117,14 @@ impl Helper {
         if !output.status.success() {
             return self.refused(server, &output);
         }
-        let given: Given = serde_json::from_slice(&output.stdout)
+        let given: HelperAnswer = serde_json::from_slice(&output.stdout)
             // The parser's own message may quote the secret.
             .map_err(|_| self.failed("its answer is not a credential in JSON", false))?;
         self.credential(given)
     }
 
     /// The error of a failed helper. Its output is not shown, because it may contain the secret.
-    fn refused(&self, server: &str, output: &Output) -> Answer {
+    fn refused(&self, server: &str, output: &Output) -> HelperResult {
         let said = clean(&String::from_utf8_lossy(&output.stdout));
         if UNKNOWN
             .iter()
@@ -134,7 +138,7 @@ impl Helper {
         Err(self.failed(&text, false))
     }
 
-    fn credential(&self, given: Given) -> Answer {
+    fn credential(&self, given: HelperAnswer) -> HelperResult {
         if given.secret.is_empty() {
             return Ok(None);
         }
@@ -168,7 +172,7 @@ impl Helper {
             .spawn()?;
         // Created before the first await, so that the helper's children are killed whenever this
         // future is dropped.
-        let group = Group::of(&child);
+        let group = ProcessGroup::for_child(&child);
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input may still answer.
             let _ = stdin.write_all(server.as_bytes()).await;
@@ -178,19 +182,19 @@ impl Helper {
         Ok(output)
     }
 
-    fn failed(&self, what: &str, passing: bool) -> HelperError {
+    fn failed(&self, what: &str, transient: bool) -> HelperError {
         HelperError {
             text: format!("{}: {what}", self.described()),
-            passing,
+            transient,
         }
     }
 }
 
 /// The process group of a helper, which is killed when the helper is no longer awaited.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
-    fn of(child: &Child) -> Self {
+impl ProcessGroup {
+    fn for_child(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.and_then(Pid::from_raw))
     }
@@ -201,7 +205,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = kill_process_group(group, Signal::KILL);

@@ -26,7 +26,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// Whether a manifest was refused because its blobs are missing, which can be sent again.
-    fn is_of_lost_blobs(&self) -> bool {
+    fn reports_missing_blobs(&self) -> bool {
         self.message.contains("MANIFEST_BLOB_UNKNOWN")
     }
 
@@ -71,7 +71,7 @@ impl fmt::Display for Answer {
 /// The cause of a failure.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("the name does not resolve: {}; check the host's spelling and DNS", in_short(.cause))]
+    #[error("the name does not resolve: {}; check the host's spelling and DNS", without_prefix(.cause))]
     Dns { cause: String },
     #[error("cannot connect: {cause}")]
     Connect { cause: String },
@@ -145,7 +145,7 @@ pub(crate) enum Problem {
 }
 
 /// Whether the error is due to the file's name or permissions, and not to the disk.
-fn is_of_the_name(error: &std::io::Error) -> bool {
+fn is_name_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
         error.kind(),
@@ -177,14 +177,14 @@ fn is_unknown_name(cause: &str) -> bool {
 
 /// The resolver's message, without the standard library's prefix, which repeats that a name was
 /// looked up.
-fn in_short(cause: &str) -> &str {
+fn without_prefix(cause: &str) -> &str {
     let prefix = "failed to lookup address information: ";
     cause.strip_prefix(prefix).unwrap_or(cause)
 }
 
 /// Whether a retry would return the same manifest. Bytes that are not JSON may have been cut off on
 /// the way.
-fn stays(error: &ManifestError) -> bool {
+fn is_permanent(error: &ManifestError) -> bool {
     match error {
         ManifestError::Json(error) => error.is_data(),
         _ => true,
@@ -228,14 +228,14 @@ impl Problem {
     }
 
     /// Whether no connection was established, so that no request was sent.
-    pub(crate) fn is_of_the_host(&self) -> bool {
+    pub(crate) fn is_connection_failure(&self) -> bool {
         match self {
             Self::Dns { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout(_)
             | Self::Tls { .. }
             | Self::NotTls { .. } => true,
-            Self::Proxy { problem, .. } => problem.is_of_the_host(),
+            Self::Proxy { problem, .. } => problem.is_connection_failure(),
             _ => false,
         }
     }
@@ -274,7 +274,7 @@ impl Problem {
         }
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
-            Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
+            Self::Answer(answer) if answer.reports_missing_blobs() => Disposition::Retry,
             // Not implemented, not in this version of HTTP, a portal that wants a person to log in,
             // or an answer to another request: none of them is due to load on the server.
             Self::Answer(answer)
@@ -282,15 +282,15 @@ impl Problem {
             {
                 Disposition::WaitForChange
             }
-            Self::Helper(error) if error.passing => Disposition::Retry,
+            Self::Helper(error) if error.transient => Disposition::Retry,
             Self::Unsafe(_)
             | Self::OtherProtocol(_)
             | Self::Broken(_)
             | Self::Permanent(_)
             | Self::Html => Disposition::WaitForChange,
-            Self::Manifest(error) if stays(error) => Disposition::WaitForChange,
+            Self::Manifest(error) if is_permanent(error) => Disposition::WaitForChange,
             Self::Dns { cause } if is_unknown_name(cause) => Disposition::WaitForChange,
-            Self::Storage { source, .. } if is_of_the_name(source) => Disposition::WaitForChange,
+            Self::Storage { source, .. } if is_name_error(source) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized
                 | Category::Forbidden

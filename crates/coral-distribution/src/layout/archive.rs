@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use inherited::Inherited;
-use replace::{is_of_the_name, may_be_written, rename, settle};
+use replace::{is_name_refused, may_be_written, rename, settle};
 
 use super::files::problem;
 use super::tree::{Form, TarIndex};
@@ -32,7 +32,7 @@ const REMOVALS: usize = 8;
 #[derive(Debug)]
 pub struct NewArchive {
     target: PathBuf,
-    way: Way,
+    mode: WriteMode,
     content: Content,
     folder: Folder,
 }
@@ -48,7 +48,7 @@ enum Content {
 
 /// How the tar gets to its target.
 #[derive(Debug)]
-enum Way {
+enum WriteMode {
     /// As a new file that takes this name.
     Replace(PathBuf),
     /// Byte by byte into an existing target: a pipe, a terminal, a device.
@@ -61,9 +61,9 @@ enum Way {
 const MAX_LINKS: usize = 40;
 
 /// Examines the target.
-fn way_to(target: &Path) -> std::io::Result<Way> {
+fn write_mode_for(target: &Path) -> std::io::Result<WriteMode> {
     if let Some(number) = inherited::number(target) {
-        return Inherited::take(number).map(Way::Open);
+        return Inherited::take(number).map(WriteMode::Open);
     }
     match std::fs::metadata(target) {
         Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
@@ -72,32 +72,37 @@ fn way_to(target: &Path) -> std::io::Result<Way> {
             ErrorKind::InvalidInput,
             "a socket cannot hold an archive",
         )),
-        Ok(found) if !found.is_file() => Ok(Way::Into(target.to_owned())),
-        Ok(_) => std::fs::canonicalize(target).map(Way::Replace),
-        Err(error) if error.kind() == ErrorKind::NotFound => end_of_links(target).map(Way::Replace),
+        Ok(found) if !found.is_file() => Ok(WriteMode::Into(target.to_owned())),
+        Ok(_) => std::fs::canonicalize(target).map(WriteMode::Replace),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            end_of_links(target).map(WriteMode::Replace)
+        }
         Err(error) => Err(error),
     }
 }
 
 /// Creates the folder to collect the content in. If no folder can be created beside an existing
 /// file that is writable, the tar is written into that file.
-fn with_folder(way: Way, name: &str) -> Result<(Way, PathBuf), (PathBuf, std::io::Error)> {
+fn with_folder(
+    mode: WriteMode,
+    name: &str,
+) -> Result<(WriteMode, PathBuf), (PathBuf, std::io::Error)> {
     let elsewhere = std::env::temp_dir().join(name);
-    let (way, folder) = match way {
-        Way::Replace(file) => {
+    let (mode, folder) = match mode {
+        WriteMode::Replace(file) => {
             let beside = parent(&file).join(name);
             match std::fs::create_dir(&beside) {
-                Ok(()) => return Ok((Way::Replace(file), beside)),
-                Err(error) if is_of_the_name(&error) && may_be_written(&file) => {
-                    (Way::Into(file), elsewhere)
+                Ok(()) => return Ok((WriteMode::Replace(file), beside)),
+                Err(error) if is_name_refused(&error) && may_be_written(&file) => {
+                    (WriteMode::Into(file), elsewhere)
                 }
                 Err(error) => return Err((beside, error)),
             }
         }
-        way => (way, elsewhere),
+        mode => (mode, elsewhere),
     };
     match std::fs::create_dir(&folder) {
-        Ok(()) => Ok((way, folder)),
+        Ok(()) => Ok((mode, folder)),
         Err(error) => Err((folder, error)),
     }
 }
@@ -138,18 +143,18 @@ impl NewArchive {
     }
 
     fn create_with(target: PathBuf, content: Content) -> Result<Self, Error> {
-        let way = way_to(&target).map_err(|error| {
+        let mode = write_mode_for(&target).map_err(|error| {
             let problem = problem("cannot write to", &target, error);
             Error::new(target.display(), "writing the archive", problem)
         })?;
         let name = format!(".coral-{}", uuid::Uuid::new_v4().simple());
-        let (way, folder) = with_folder(way, &name).map_err(|(folder, error)| {
+        let (mode, folder) = with_folder(mode, &name).map_err(|(folder, error)| {
             let problem = problem("cannot make the folder", &folder, error);
             Error::new(target.display(), "writing the archive", problem)
         })?;
         Ok(Self {
             target,
-            way,
+            mode,
             content,
             folder: Folder {
                 path: folder,
@@ -168,14 +173,14 @@ impl NewArchive {
     pub async fn finish(self) -> Result<(), Error> {
         let Self {
             target,
-            way,
+            mode,
             content,
             folder,
         } = self;
         let place = target.display().to_string();
         let packing = Packing {
             target,
-            way,
+            mode,
             content,
             folder: folder.path.clone(),
             is_given_up: folder.is_given_up.clone(),
@@ -190,7 +195,7 @@ impl NewArchive {
 /// Writes the tar on a blocking thread.
 struct Packing {
     target: PathBuf,
-    way: Way,
+    mode: WriteMode,
     content: Content,
     folder: PathBuf,
     is_given_up: Arc<Mutex<bool>>,
@@ -199,14 +204,14 @@ struct Packing {
 impl Packing {
     fn pack(self) -> Result<(), Problem> {
         let fail = |error| problem("cannot write", &self.target, error);
-        let target = match &self.way {
-            Way::Replace(target) => target,
-            Way::Into(path) => {
+        let target = match &self.mode {
+            WriteMode::Replace(target) => target,
+            WriteMode::Into(path) => {
                 let mut open = File::options();
                 let file = open.write(true).truncate(true).open(path);
                 return self.write(file.map_err(fail)?).map(drop);
             }
-            Way::Open(inherited) => return self.write(inherited).map(drop),
+            WriteMode::Open(inherited) => return self.write(inherited).map(drop),
         };
         let whole = self.folder.join("whole.tar");
         let file = self.write(File::create_new(&whole).map_err(fail)?)?;
@@ -360,19 +365,22 @@ mod tests {
         )
         .unwrap();
         let real = std::fs::canonicalize(at("there.tar")).unwrap();
-        let replaced = |path: &Path| match way_to(path).unwrap() {
-            Way::Replace(file) => file,
+        let replaced = |path: &Path| match write_mode_for(path).unwrap() {
+            WriteMode::Replace(file) => file,
             other => panic!("{other:?}"),
         };
         assert_eq!(replaced(&at("there.tar")), real);
         assert_eq!(replaced(&at("link")), real);
         assert_eq!(replaced(&at("dangling")), at("new.tar"));
         assert_eq!(replaced(&at("none")), at("none"));
-        assert!(matches!(way_to(&at("pipe")).unwrap(), Way::Into(_)));
+        assert!(matches!(
+            write_mode_for(&at("pipe")).unwrap(),
+            WriteMode::Into(_)
+        ));
         let null = Path::new("/dev/null");
-        assert!(matches!(way_to(null).unwrap(), Way::Into(_)));
-        assert!(way_to(&at("circle")).is_err());
-        assert!(way_to(dir.path()).is_err());
+        assert!(matches!(write_mode_for(null).unwrap(), WriteMode::Into(_)));
+        assert!(write_mode_for(&at("circle")).is_err());
+        assert!(write_mode_for(dir.path()).is_err());
     }
 
     fn tar_into(target: PathBuf) {
@@ -449,7 +457,7 @@ mod tests {
     fn what_is_open_for_reading_only_is_refused_before_the_copy() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let file = File::open(file.path()).unwrap();
-        assert!(way_to(&of_this_process(&file)).is_err());
-        assert!(way_to(Path::new("/proc/self/fd/987654")).is_err());
+        assert!(write_mode_for(&of_this_process(&file)).is_err());
+        assert!(write_mode_for(Path::new("/proc/self/fd/987654")).is_err());
     }
 }

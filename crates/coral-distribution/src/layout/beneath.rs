@@ -109,9 +109,9 @@ impl LayoutFiles {
         let root = root_folder(root)?;
         match resolved_by_the_kernel(root.as_fd(), below, flags) {
             Err(Errno::NOSYS | Errno::PERM) => {
-                walked(root.as_fd(), below, flags).map_err(|error| self.told(name, error))
+                walked(root.as_fd(), below, flags).map_err(|error| self.with_link_name(name, error))
             }
-            opened => opened.map_err(|error| self.told(name, error.into())),
+            opened => opened.map_err(|error| self.with_link_name(name, error.into())),
         }
     }
 
@@ -125,7 +125,8 @@ impl LayoutFiles {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            let next = step(folder.as_fd(), part).map_err(|error| self.told(name, error))?;
+            let next =
+                step(folder.as_fd(), part).map_err(|error| self.with_link_name(name, error))?;
             folder = next;
         }
         Ok(folder)
@@ -140,7 +141,7 @@ impl LayoutFiles {
     }
 
     /// The error, with the name of the symbolic link if one is the cause.
-    fn told(&self, name: &Path, error: io::Error) -> io::Error {
+    fn with_link_name(&self, name: &Path, error: io::Error) -> io::Error {
         if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
             self.link_in(name)
         } else {
@@ -157,7 +158,7 @@ impl LayoutFiles {
                 break;
             }
         }
-        io::Error::other(LinkInside { link })
+        io::Error::other(SymlinkInside { link })
     }
 }
 
@@ -177,12 +178,12 @@ pub struct FolderEntry {
      file or folder itself (`cp -rL` copies a folder this way)",
     link = link.display()
 )]
-pub(super) struct LinkInside {
+pub(super) struct SymlinkInside {
     link: PathBuf,
 }
 
-impl LinkInside {
-    pub(super) fn of(error: &io::Error) -> Option<&Self> {
+impl SymlinkInside {
+    pub(super) fn from_io_error(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
@@ -317,7 +318,10 @@ mod tests {
             }
         }
         let written = files.made_folder(Path::new("blobs/sha256/x")).unwrap_err();
-        assert!(LinkInside::of(&written).is_some(), "{written}");
+        assert!(
+            SymlinkInside::from_io_error(&written).is_some(),
+            "{written}"
+        );
     }
 
     #[test]
@@ -354,7 +358,10 @@ mod tests {
         assert_eq!(listed, [("a", false), ("b", true), ("c", false)]);
         assert!(files.entries(Path::new("top"), 2).is_err(), "one too many");
         let refused = files.entries(Path::new("other"), 3).unwrap_err();
-        assert!(LinkInside::of(&refused).is_some(), "{refused}");
+        assert!(
+            SymlinkInside::from_io_error(&refused).is_some(),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
-use super::beneath::{LayoutFiles, LinkInside, regular};
+use super::beneath::{LayoutFiles, SymlinkInside, regular};
 use super::tree::Reader;
 use crate::blob_stream::{BlobStream, Promise};
 use crate::error::{Error, Problem};
@@ -38,7 +38,7 @@ pub(super) fn problem(what: &'static str, path: &Path, source: std::io::Error) -
 /// Classifies an error: a missing file is missing content, a symbolic link is not followed, and
 /// everything else is a failure of the storage.
 fn failed(what: &'static str, path: &Path, source: std::io::Error) -> Problem {
-    if let Some(link) = LinkInside::of(&source) {
+    if let Some(link) = SymlinkInside::from_io_error(&source) {
         return Problem::Unsafe(link.to_string());
     }
     problem(what, path, source)

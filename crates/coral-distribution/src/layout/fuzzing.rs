@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::docker;
 use super::files::blob_file;
 use super::index::{Index, enter};
-use super::tar_files::files_of;
+use super::tar_files::index_files;
 
 /// Every entry that is read from an `index.json` can be found, and adding a manifest changes
 /// nothing else in it.
@@ -79,7 +79,7 @@ pub(crate) fn archive(bytes: &[u8]) {
 }
 
 fn look(tar: &[u8]) {
-    let Ok(mut files) = files_of(Cursor::new(tar)) else {
+    let Ok(mut files) = index_files(Cursor::new(tar)) else {
         return;
     };
     // The same input as an archive in Docker's format: the created files are found by their

@@ -131,20 +131,20 @@ fn is(entry: &Descriptor, version: &Version) -> bool {
 }
 
 /// The exclusive lock on the directory: other tasks and other processes wait for it.
-struct Turn {
+struct WriteLock {
     _directory: std::fs::File,
 }
 
 /// Waits for the lock that is needed to change the index. The lock is on the directory itself and
 /// leaves no file behind.
-async fn turn(dir: &Path) -> Result<Turn, Problem> {
+async fn lock(dir: &Path) -> Result<WriteLock, Problem> {
     let dir = dir.to_owned();
     let locking = tokio::task::spawn_blocking(move || {
         let fail = |error| files::problem("cannot lock", &dir, error);
         std::fs::create_dir_all(&dir).map_err(fail)?;
         let directory = std::fs::File::open(&dir).map_err(fail)?;
         directory.lock().map_err(fail)?;
-        Ok(Turn {
+        Ok(WriteLock {
             _directory: directory,
         })
     });
@@ -160,7 +160,7 @@ pub(super) async fn put(
 ) -> Result<(), Problem> {
     let digest = manifest.digest();
     let dir = tree.writable()?;
-    let _turn = turn(dir.folder()).await?;
+    let _lock = lock(dir.folder()).await?;
     files::write_whole(dir, &blob_file(&digest), manifest.bytes()).await?;
     let mut index = read(tree).await?;
     enter(&mut index, version, manifest);
@@ -197,7 +197,7 @@ pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem
     if files::size(dir, Path::new("index.json")).await?.is_none() {
         return Err(Problem::Missing);
     }
-    let _turn = turn(dir.folder()).await?;
+    let _lock = lock(dir.folder()).await?;
     let mut index = read(tree).await?;
     if !index.has(version) {
         return Err(Problem::Missing);

@@ -18,13 +18,13 @@ const INDEX: &str = "index.json";
 
 /// Reads the headers into memory, within bounds on their length, and seeks over the content between
 /// them.
-struct Heads<'a, R> {
+struct HeaderReader<'a, R> {
     tar: R,
     /// How many bytes the next header may still have.
     left: &'a Cell<usize>,
 }
 
-impl<R: Read> Read for Heads<'_, R> {
+impl<R: Read> Read for HeaderReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.left.get() == 0 && !buffer.is_empty() {
             let why =
@@ -38,7 +38,7 @@ impl<R: Read> Read for Heads<'_, R> {
     }
 }
 
-impl<R: Seek> Seek for Heads<'_, R> {
+impl<R: Seek> Seek for HeaderReader<'_, R> {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         self.tar.seek(to)
     }
@@ -160,7 +160,7 @@ impl TarFiles {
 }
 
 /// Indexes the files of a tar.
-pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
+pub(super) fn index_files(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
     let fail = |error: std::io::Error| {
         let text = crate::transport::clean(&error.to_string());
         // The library's message quotes the bytes that it found: for a file that is not a tar, its
@@ -178,7 +178,7 @@ pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
     tar.seek(SeekFrom::Start(0)).map_err(fail)?;
     let mut files = TarFiles::default();
     let left = Cell::new(MAX_HEAD);
-    let mut archive = tar::Archive::new(Heads { tar, left: &left });
+    let mut archive = tar::Archive::new(HeaderReader { tar, left: &left });
     for entry in archive.entries_with_seek().map_err(fail)? {
         let entry = entry.map_err(fail)?;
         left.set(MAX_HEAD);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     fn found(entries: &[(tar::EntryType, &str, &str, u64, &[u8])]) -> Result<TarFiles, Problem> {
-        files_of(std::io::Cursor::new(archive(entries)))
+        index_files(std::io::Cursor::new(archive(entries)))
     }
 
     /// Regression: a file with two names was reported as missing under the second one.
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn the_content_of_a_file_that_is_no_tar_is_not_told() {
         let text = "a password, and more of them. ".repeat(40);
-        let Err(Problem::Broken(told)) = files_of(std::io::Cursor::new(text)) else {
+        let Err(Problem::Broken(told)) = index_files(std::io::Cursor::new(text)) else {
             panic!("it was taken for a tar");
         };
         assert_eq!(
@@ -334,7 +334,7 @@ mod tests {
             builder.append(&header, std::io::empty()).unwrap();
             drop(builder);
             (&file).seek(SeekFrom::Start(0)).unwrap();
-            let refused = files_of(&file).unwrap_err();
+            let refused = index_files(&file).unwrap_err();
             assert!(
                 refused.to_string().contains("has over 262144 bytes"),
                 "{kind:?}: {refused}"
@@ -356,7 +356,7 @@ mod tests {
         }
         drop(builder);
         (&file).seek(SeekFrom::Start(0)).unwrap();
-        let files = files_of(&file).unwrap().into_found();
+        let files = index_files(&file).unwrap().into_found();
         assert_eq!(
             files.into_keys().collect::<Vec<_>>(),
             [Path::new("index.json")]

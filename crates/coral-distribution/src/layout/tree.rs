@@ -13,7 +13,7 @@ use super::beneath::LayoutFiles;
 use super::docker;
 use super::files::{self, blob_file, problem};
 use super::spool::Spooled;
-use super::tar_files::{TarFiles, files_of};
+use super::tar_files::{TarFiles, index_files};
 use crate::blob_stream::Promise;
 use crate::error::Problem;
 
@@ -134,7 +134,7 @@ impl TarIndex {
             std::io::ErrorKind::NotFound => Problem::Missing,
             _ => problem("cannot read", &path, error),
         })?;
-        let mut files = files_of(&mut file)?;
+        let mut files = index_files(&mut file)?;
         let made = match form {
             Form::Layout => HashMap::new(),
             Form::Docker => docker::as_layout(&mut file, &mut files)?,

@@ -15,7 +15,7 @@ pub struct Certificate {
 }
 
 /// The certificate of the connection that an answer came over, if it can be parsed.
-pub(super) fn of(response: &Response) -> Option<Certificate> {
+pub(super) fn from_response(response: &Response) -> Option<Certificate> {
     let info = response.inner.extensions().get::<reqwest::tls::TlsInfo>()?;
     read(info.peer_certificate()?)
 }

@@ -28,7 +28,7 @@ impl RepositoryClient {
         if is_html(&response) {
             return self.size_of_page(digest).await;
         }
-        length_of(&response).map(Some)
+        content_length(&response).map(Some)
     }
 
     /// The length of a blob that its store labels as a page; `None` if the blob does not exist. A
@@ -93,7 +93,7 @@ impl RepositoryClient {
             .map_err(|problem| labelled(response.error(problem), label.as_deref()))?;
         let place = response.host.clone();
         let incoming = BlobStream::new(Incoming::new(response));
-        let checked = Checked::new(incoming, promise, skip, place, asked).of_a_registry();
+        let checked = Checked::new(incoming, promise, skip, place, asked).with_page_detection();
         Ok(match label {
             None => BlobStream::new(checked),
             Some(label) => BlobStream::new(
@@ -125,7 +125,7 @@ impl RepositoryClient {
     }
 }
 
-fn length_of(response: &Response) -> Result<u64, Error> {
+fn content_length(response: &Response) -> Result<u64, Error> {
     let none = || response.error(Problem::protocol("the answer has no Content-Length"));
     response.content_length().ok_or_else(none)
 }

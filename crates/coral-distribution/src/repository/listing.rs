@@ -9,7 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Call, RepositoryClient, TokenScope, expect, header};
-use crate::auth::Ask;
+use crate::auth::AuthRequest;
 use crate::error::{Error, Problem};
 use crate::location;
 use crate::transport::{Response, clean, is_html, markup, read_document};
@@ -39,7 +39,7 @@ impl RepositoryClient {
         url.query_pairs_mut().append_pair("n", PAGE);
         let first = url.clone();
         let mut pages = Pages::new(url);
-        let mut found = Found::default();
+        let mut found = TagList::default();
         let (sizes, host) = (&self.session.transport.page_sizes, self.repository.host());
         // The number of names on the previous page.
         let mut before = 0;
@@ -49,7 +49,7 @@ impl RepositoryClient {
                     // A registry that returns the same page again may not know `last`, so that page
                     // proves nothing. If pages are linked, the previous page may have a full size.
                     if names.is_empty() && !pages.has_linked {
-                        sizes.saw_whole(host.as_str(), before);
+                        sizes.record_complete(host.as_str(), before);
                     }
                     break;
                 }
@@ -62,14 +62,14 @@ impl RepositoryClient {
             };
             link?;
             if pages.asks_guess {
-                sizes.saw_cut(host.as_str(), before);
+                sizes.record_incomplete(host.as_str(), before);
             }
             if pages.is_linked_on() {
-                sizes.saw_cut(host.as_str(), names.len());
+                sizes.record_incomplete(host.as_str(), names.len());
             }
             let may_be_cut = found.lacks_one_of(&names)
                 && pages.may_be_cut(names.len())
-                && !sizes.is_whole(host.as_str(), names.len());
+                && !sizes.is_complete(host.as_str(), names.len());
             found.take_in(&names);
             if found.count() > MAX_TAGS {
                 let text = format!("more than {MAX_TAGS} tags");
@@ -80,7 +80,7 @@ impl RepositoryClient {
                 pages.look_further(&first, last);
             }
         }
-        found.odd.tell(&asked);
+        found.invalid.warn(&asked);
         Ok(found.tags)
     }
 
@@ -115,7 +115,7 @@ impl RepositoryClient {
             access: TokenScope::Pull,
             asked: format_args!("{asked}"),
         })?;
-        let mut ask = Ask { url, ..first };
+        let mut ask = AuthRequest { url, ..first };
         header(&mut ask, ACCEPT, accept)?;
         self.session.send(ask).await
     }
@@ -137,14 +137,14 @@ fn no_list(body: &[u8], is_page: bool, error: &serde_json::Error) -> Problem {
 
 /// The tags of all pages so far.
 #[derive(Default)]
-struct Found {
+struct TagList {
     /// The tags in the registry's order, without duplicates.
     tags: Vec<Tag>,
     seen: HashSet<Tag>,
-    odd: Odd,
+    invalid: InvalidNames,
 }
 
-impl Found {
+impl TagList {
     /// Whether at least one of these names is a tag that is on no page so far.
     fn lacks_one_of(&self, names: &[String]) -> bool {
         let is_new = |tag: Tag| !self.seen.contains(&tag);
@@ -157,32 +157,32 @@ impl Found {
                 Ok(tag) if self.seen.insert(tag.clone()) => self.tags.push(tag),
                 Ok(_) => {}
                 // One invalid name must not hide all other tags.
-                Err(error) => self.odd.take_in(&error),
+                Err(error) => self.invalid.add(&error),
             }
         }
     }
 
     fn count(&self) -> usize {
-        self.tags.len() + self.odd.count
+        self.tags.len() + self.invalid.count
     }
 }
 
 /// Names in a list that are not valid tags, reported once, however many there are.
 #[derive(Default)]
-struct Odd {
+struct InvalidNames {
     count: usize,
     first: String,
 }
 
-impl Odd {
-    fn take_in(&mut self, error: &impl ToString) {
+impl InvalidNames {
+    fn add(&mut self, error: &impl ToString) {
         if self.count == 0 {
             self.first = clean(&error.to_string());
         }
         self.count += 1;
     }
 
-    fn tell(&self, asked: &str) {
+    fn warn(&self, asked: &str) {
         let Self { count, first } = self;
         if *count > 0 {
             tracing::warn!(

@@ -12,12 +12,12 @@ use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::{Call, RepositoryClient, TokenScope, expect};
-use crate::abandoned::GIVING_UP;
-use crate::auth::{Ask, Known};
+use crate::abandoned::CANCEL_TIMEOUT;
+use crate::auth::{AuthRequest, KnownAuthorizations};
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
-use crate::open_uploads::Memory;
+use crate::open_uploads::UploadRecord;
 use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
@@ -31,7 +31,7 @@ const CORAL_VERIFIES: &str = "coral-verifies-digest";
 /// Coral's registry sends this header if the blob was not in the repository to mount from, but is
 /// in another one that the client may read.
 const CORAL_ELSEWHERE: &str = "coral-blob-elsewhere";
-/// Largest chunk in bytes: chunks are held in memory, so a larger size that a registry asks for is
+/// Largest chunk in bytes: chunks are held in record, so a larger size that a registry asks for is
 /// ignored.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
 
@@ -47,16 +47,16 @@ pub(crate) struct RegistryUpload {
     verifies: bool,
     /// Whether another repository of the registry has the blob.
     elsewhere: bool,
-    standing: Standing,
+    state: UploadState,
     /// Bytes that an earlier process has sent.
     sent: u64,
     /// The stored state that the next process finds if this one ends before the upload does.
-    memory: Option<Memory>,
+    record: Option<UploadRecord>,
 }
 
 /// Whether an upload takes space at the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum UploadState {
     Open,
     /// The upload is finished, cancelled, or lost by the registry.
     Ended,
@@ -72,16 +72,16 @@ impl RepositoryClient {
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        let Some((memory, remembered)) = self.take_memory(digest) else {
-            return self.begin_anew(digest, mount_from).await.map(push_of);
+        let Some((record, remembered)) = self.take_record(digest) else {
+            return self.begin_anew(digest, mount_from).await.map(into_push);
         };
         if let Some(remembered) = remembered
-            && let Some(upload) = self.go_on_with(digest, &memory, &remembered).await
+            && let Some(upload) = self.go_on_with(digest, &record, &remembered).await
         {
-            return Ok(push_of(Some(upload.remembered_by(memory))));
+            return Ok(into_push(Some(upload.remembered_by(record))));
         }
         let begun = self.begin_anew(digest, mount_from).await?;
-        Ok(push_of(begun.map(|upload| upload.remembered_by(memory))))
+        Ok(into_push(begun.map(|upload| upload.remembered_by(record))))
     }
 
     async fn begin_anew(
@@ -90,17 +90,19 @@ impl RepositoryClient {
         mount_from: Option<&RepositoryPath>,
     ) -> Result<Option<RegistryUpload>, Error> {
         let Some(from) = mount_from else {
-            return self.post_upload(digest, Wish::Upload).await;
+            return self.post_upload(digest, PostRequest::Upload).await;
         };
         if self.throttled_mounts.take(&self.repository, digest) {
-            return self.post_upload(digest, Wish::Upload).await;
+            return self.post_upload(digest, PostRequest::Upload).await;
         }
-        match self.post_upload(digest, Wish::Mount { from }).await {
+        match self.post_upload(digest, PostRequest::Mount { from }).await {
             Err(error) if error.category() == Category::RateLimited => {
                 self.throttled_mounts.note(&self.repository, digest);
                 Err(error)
             }
-            Err(error) if upload_may_help(&error) => self.post_upload(digest, Wish::Upload).await,
+            Err(error) if upload_may_help(&error) => {
+                self.post_upload(digest, PostRequest::Upload).await
+            }
             other => other,
         }
     }
@@ -111,28 +113,32 @@ impl RepositoryClient {
     async fn post_upload(
         &self,
         digest: &Digest,
-        wish: Wish<'_>,
+        request: PostRequest<'_>,
     ) -> Result<Option<RegistryUpload>, Error> {
-        let ask = self.upload_ask(digest, wish)?;
+        let ask = self.upload_request(digest, request)?;
         let (client, digest) = (self.clone(), *digest);
-        let is_mount = !matches!(wish, Wish::Upload);
+        let is_mount = !matches!(request, PostRequest::Upload);
         let asking = async move { client.new_upload(digest, ask, is_mount).await };
-        self.abandoned.to_its_end(asking).await
+        self.abandoned.run_to_completion(asking).await
     }
 
-    fn upload_ask(&self, digest: &Digest, wish: Wish<'_>) -> Result<Ask, Error> {
+    fn upload_request(
+        &self,
+        digest: &Digest,
+        request: PostRequest<'_>,
+    ) -> Result<AuthRequest, Error> {
         let mut ask = self.ask(Call {
             method: Method::POST,
             path: "blobs/uploads/".to_owned(),
             access: TokenScope::Push,
             asked: format_args!("{}", self.pushing(digest)),
         })?;
-        if let Wish::Mount { .. } | Wish::MountFromAnywhere = wish {
+        if let PostRequest::Mount { .. } | PostRequest::MountFromAnywhere = request {
             ask.url
                 .query_pairs_mut()
                 .append_pair("mount", &digest.to_string());
         }
-        if let Wish::Mount { from } = wish {
+        if let PostRequest::Mount { from } = request {
             ask.url.query_pairs_mut().append_pair("from", from.as_str());
             ask.scopes.push(format!("repository:{from}:pull"));
         }
@@ -142,7 +148,7 @@ impl RepositoryClient {
     async fn new_upload(
         &self,
         digest: Digest,
-        ask: Ask,
+        ask: AuthRequest,
         is_mount: bool,
     ) -> Result<Option<RegistryUpload>, Error> {
         let response = expect(self.session.send(ask).await?, &[201, 202]).await?;
@@ -161,9 +167,9 @@ impl RepositoryClient {
             min_chunk: min_chunk.unwrap_or(0).min(MAX_CHUNK),
             verifies: response.header(CORAL_VERIFIES).is_some(),
             elsewhere: response.header(CORAL_ELSEWHERE).is_some(),
-            standing: Standing::Open,
+            state: UploadState::Open,
             sent: 0,
-            memory: None,
+            record: None,
         }))
     }
 
@@ -187,7 +193,7 @@ impl RepositoryClient {
 
 /// What a `POST` asks for.
 #[derive(Clone, Copy)]
-enum Wish<'a> {
+enum PostRequest<'a> {
     /// The blob from this repository if it has it, otherwise an upload.
     Mount { from: &'a RepositoryPath },
     /// The blob from any repository that has it, otherwise an upload.
@@ -196,7 +202,7 @@ enum Wish<'a> {
     Upload,
 }
 
-fn push_of(upload: Option<RegistryUpload>) -> BlobPush {
+fn into_push(upload: Option<RegistryUpload>) -> BlobPush {
     upload.map_or(BlobPush::Mounted, |upload| {
         BlobPush::Upload(Upload::from(upload))
     })
@@ -211,7 +217,7 @@ fn no_location(response: &Response) -> Error {
 impl RegistryUpload {
     /// Whether the registry is Coral's, which verifies digests and reports blobs that other
     /// repositories have.
-    pub(crate) fn is_of_coral(&self) -> bool {
+    pub(crate) fn is_coral(&self) -> bool {
         self.verifies
     }
 
@@ -223,10 +229,10 @@ impl RegistryUpload {
     /// Mounts the blob from any repository that has it; this upload is then cancelled. If the mount
     /// fails, this upload continues.
     pub(crate) async fn mount(self) -> Result<BlobPush, Error> {
-        let wish = Wish::MountFromAnywhere;
-        match self.client.post_upload(&self.digest, wish).await {
-            Err(error) if upload_may_help(&error) => Ok(push_of(Some(self))),
-            other => other.map(push_of),
+        let request = PostRequest::MountFromAnywhere;
+        match self.client.post_upload(&self.digest, request).await {
+            Err(error) if upload_may_help(&error) => Ok(into_push(Some(self))),
+            other => other.map(into_push),
         }
     }
 
@@ -278,7 +284,7 @@ impl RegistryUpload {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
         match error.category() {
             Dns | Connect | Tls | Timeout if self.stays_for_the_next() => {
-                self.standing = Standing::Ended;
+                self.state = UploadState::Ended;
             }
             Dns | Connect | Tls | Timeout | NotFound => self.end(),
             _ => self.give_up().await,
@@ -287,15 +293,15 @@ impl RegistryUpload {
 
     async fn give_up(&mut self) {
         // Only the failure of the push matters; usually the other side has already cleaned up.
-        let _ = tokio::time::timeout(GIVING_UP, self.delete()).await;
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.delete()).await;
         self.end();
     }
 
     /// Marks the upload as ended, so that it is not resumed.
     fn end(&mut self) {
-        self.standing = Standing::Ended;
-        if let Some(memory) = self.memory.take() {
-            memory.forget();
+        self.state = UploadState::Ended;
+        if let Some(record) = self.record.take() {
+            record.forget();
         }
     }
 
@@ -339,7 +345,7 @@ impl RegistryUpload {
         );
         let response = expect(sent.await?, &[202, 204])
             .await
-            .map_err(Error::of_open_upload)?;
+            .map_err(Error::for_open_upload)?;
         if let Some(there) = response.header(RANGE).and_then(stored)
             && there != next
         {
@@ -359,7 +365,7 @@ impl RegistryUpload {
         let response = self.send(Method::PUT, url, headers, body).await?;
         expect(response, &[200, 201, 204])
             .await
-            .map_err(Error::of_open_upload)?;
+            .map_err(Error::for_open_upload)?;
         self.end();
         Ok(())
     }
@@ -380,7 +386,7 @@ impl RegistryUpload {
             let scopes = vec![client.scope(TokenScope::Push)];
             return client
                 .session
-                .send(Ask {
+                .send(AuthRequest {
                     method,
                     url,
                     headers,
@@ -399,7 +405,7 @@ impl RegistryUpload {
             body,
             asked,
             attempt: 1,
-            elsewhere: Known::new(),
+            elsewhere: KnownAuthorizations::new(),
         };
         client.session.transport.send(request).await
     }
@@ -407,11 +413,11 @@ impl RegistryUpload {
 
 impl Drop for RegistryUpload {
     fn drop(&mut self) {
-        if self.standing == Standing::Ended || self.stays_for_the_next() {
+        if self.state == UploadState::Ended || self.stays_for_the_next() {
             return;
         }
-        if let Some(memory) = self.memory.take() {
-            memory.forget();
+        if let Some(record) = self.record.take() {
+            record.forget();
         }
         // This copy counts as ended, so that dropping it does not cancel the upload.
         let copy = Self {
@@ -421,12 +427,12 @@ impl Drop for RegistryUpload {
             min_chunk: self.min_chunk,
             verifies: self.verifies,
             elsewhere: self.elsewhere,
-            standing: Standing::Ended,
+            state: UploadState::Ended,
             sent: 0,
-            memory: None,
+            record: None,
         };
         let abandoned = &self.client.abandoned;
-        abandoned.give_up(async move {
+        abandoned.cancel_in_background(async move {
             // The caller is gone; the registry removes abandoned uploads in time.
             let _ = copy.delete().await;
         });

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
-use super::Pace;
+use super::MinRate;
 use crate::blob_stream::BlobStream;
 use crate::error::Error;
 
@@ -83,7 +83,8 @@ impl Activity {
                 if after_end > Duration::from_secs(taken / TAKING_IN) {
                     return None;
                 }
-            } else if taken - seen < Pace::least(limit) && !self.0.hungry.load(Ordering::Relaxed) {
+            } else if taken - seen < MinRate::least(limit) && !self.0.hungry.load(Ordering::Relaxed)
+            {
                 return None;
             }
             seen = taken;

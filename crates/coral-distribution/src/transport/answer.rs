@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::retry_after::wait_asked_for;
-use super::{Pace, Response, classify};
+use super::{MinRate, Response, classify};
 use crate::error::{Answer, Error, Problem};
 use crate::options::HostOptions;
 
@@ -100,11 +100,11 @@ async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Err
         return Err(response.error(too_large));
     }
     let mut body = BytesMut::new();
-    let mut pace = Pace::new(response.stall);
+    let mut rate = MinRate::new(response.stall);
     let mut waiting = Instant::now();
     while let Some(chunk) = next_chunk(&mut response, body.len() as u64).await? {
-        let paced = pace.moved(chunk.len() as u64, waiting.elapsed());
-        paced.map_err(|slow| response.error(slow))?;
+        let checked = rate.moved(chunk.len() as u64, waiting.elapsed());
+        checked.map_err(|slow| response.error(slow))?;
         waiting = Instant::now();
         if body.len() + chunk.len() > limit {
             return Err(response.error(too_large));
@@ -141,7 +141,7 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
     let (message, codes) = if html {
         (String::new(), Vec::new())
     } else {
-        said(&body)
+        error_message(&body)
     };
     let rate_limited = status == StatusCode::TOO_MANY_REQUESTS
         || codes
@@ -194,7 +194,7 @@ async fn error_body(response: &mut Response) -> Vec<u8> {
 }
 
 /// The message and the codes in an error's body.
-fn said(body: &[u8]) -> (String, Vec<String>) {
+fn error_message(body: &[u8]) -> (String, Vec<String>) {
     let Ok(parsed) = serde_json::from_slice::<ErrorBody>(body) else {
         return (clean(&String::from_utf8_lossy(body)), Vec::new());
     };
@@ -229,7 +229,7 @@ pub(crate) fn clean(text: &str) -> String {
         .flat_map(|word| [" ", word])
         .skip(1)
         .flat_map(str::chars)
-        .filter(|c| !c.is_control() && !is_unseen(*c))
+        .filter(|c| !c.is_control() && !is_invisible(*c))
         .take(MAX_MESSAGE + 1)
         .collect();
     if let Some((end, _)) = cleaned.char_indices().nth(MAX_MESSAGE) {
@@ -241,7 +241,7 @@ pub(crate) fn clean(text: &str) -> String {
 
 /// Whether a character is invisible: it changes the direction of text, joins or hides it (Unicode's
 /// `Default_Ignorable_Code_Point`, as far as it is used for that).
-fn is_unseen(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
@@ -257,11 +257,14 @@ mod tests {
     fn what_the_other_side_says_is_one_clean_short_line() {
         let body =
             br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\n access"},{"code":"X"}]}"#;
-        let (message, codes) = said(body);
+        let (message, codes) = error_message(body);
         assert_eq!(message, "DENIED: no[31m access; X");
         assert_eq!(codes, ["DENIED", "X"]);
-        assert_eq!(said(b"upstream\tconnect error").0, "upstream connect error");
-        assert_eq!(said(&[0xff, 0x00, b'a']).0, "\u{fffd}a");
+        assert_eq!(
+            error_message(b"upstream\tconnect error").0,
+            "upstream connect error"
+        );
+        assert_eq!(error_message(&[0xff, 0x00, b'a']).0, "\u{fffd}a");
         // Characters that reverse text or hide it.
         let odd = clean("a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{e0041}f é");
         assert_eq!(odd, "abcdef é");

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::proxy::{Proxies, Proxy};
 use super::trust;
-use crate::addresses::{AddressRules, JudgingResolver};
+use crate::addresses::{AddressRules, FilteringResolver};
 use crate::error::{Error, Problem};
 use crate::options::{ClientOptions, HostOptions};
 use crate::redacted::Redacted;
@@ -103,23 +103,23 @@ impl Connections {
 
     /// The proxy for a URL, if there is one.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
-        self.proxies.of(url)
+        self.proxies.for_url(url)
     }
 
     pub(super) fn keep_certificates(&mut self) {
         self.certificates = true;
     }
 
-    pub(super) fn options_of(&self, host: &Host) -> Option<&HostOptions> {
+    pub(super) fn configured_options(&self, host: &Host) -> Option<&HostOptions> {
         self.options.hosts.get(host)
     }
 
     /// The options of a URL's host, whether or not its port is written.
     pub(super) fn options_for(&self, url: &Url) -> HostOptions {
         let find = |name: &str| self.options.hosts.get(&Host::parse(name).ok()?);
-        let name = host_of(url);
+        let name = url_host(url);
         let port = url.port_or_known_default().unwrap_or(443);
-        find(&authority_of(url))
+        find(&url_authority(url))
             .or_else(|| find(&format!("{name}:{port}")))
             .or_else(|| is_hub(&name).then(|| find("docker.io")).flatten())
             .cloned()
@@ -200,7 +200,7 @@ impl Connections {
             .tcp_nodelay(true);
         if let Some(port) = port {
             let rules = self.addresses.clone();
-            builder = builder.dns_resolver(JudgingResolver { rules, port });
+            builder = builder.dns_resolver(FilteringResolver { rules, port });
         }
         if direct { builder.no_proxy() } else { builder }
     }
@@ -232,14 +232,14 @@ fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
 }
 
 /// Host and, if it is written, port.
-pub(crate) fn authority_of(url: &Url) -> String {
+pub(crate) fn url_authority(url: &Url) -> String {
     match url.port() {
-        Some(port) => format!("{}:{port}", host_of(url)),
-        None => host_of(url),
+        Some(port) => format!("{}:{port}", url_host(url)),
+        None => url_host(url),
     }
 }
 
-fn host_of(url: &Url) -> String {
+fn url_host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_ascii_lowercase()
 }
 

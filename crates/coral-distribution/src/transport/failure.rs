@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustls::pki_types::UnixTime;
 use url::Url;
 
-use super::authority_of;
+use super::url_authority;
 use crate::addresses::Refused;
 use crate::error::Problem;
 use crate::location;
@@ -84,7 +84,7 @@ pub(crate) fn classify(
 }
 
 fn not_http(url: &Url, given: &HostOptions, cause: &str) -> Problem {
-    let host = authority_of(url);
+    let host = url_authority(url);
     match url.scheme() {
         // The URL came from a registry, not from the user.
         "http" if !given.plain_http => Problem::OtherProtocol(format!(
@@ -100,7 +100,7 @@ fn not_http(url: &Url, given: &HostOptions, cause: &str) -> Problem {
 
 fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem {
     use rustls::{CertificateError, Error as Tls};
-    let host = authority_of(url);
+    let host = url_authority(url);
     let advice = match error {
         // Plain HTTP is configured, so the URL with https came from a registry.
         Tls::InvalidMessage(_) if given.plain_http => format!(

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::error::Problem;
 
 /// The average rate that a transfer must reach, in bytes per second.
-const LEAST: u64 = 1024;
+const MIN_BYTES_PER_SECOND: u64 = 1024;
 
 /// A minimum rate over a window of waiting. A transfer may take any time in total, but is aborted
 /// if it is too slow. Time in which no reader was waiting does not count.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
+pub(crate) struct MinRate {
     window: Duration,
     waited: Duration,
     moved: u64,
@@ -32,7 +32,7 @@ impl From<TooSlow> for Problem {
     }
 }
 
-impl Pace {
+impl MinRate {
     pub(crate) fn new(window: Duration) -> Self {
         Self {
             window,
@@ -61,7 +61,7 @@ impl Pace {
 
     /// The bytes that must have arrived in this time.
     pub(crate) fn least(time: Duration) -> u64 {
-        LEAST.saturating_mul(time.as_secs()).max(1)
+        MIN_BYTES_PER_SECOND.saturating_mul(time.as_secs()).max(1)
     }
 }
 
@@ -74,9 +74,9 @@ mod tests {
     /// How many chunks of this size arrive, one in each interval, before the transfer is too slow;
     /// at most 10,000.
     fn pieces(size: u64, every: Duration) -> usize {
-        let mut pace = Pace::new(WINDOW);
+        let mut rate = MinRate::new(WINDOW);
         (0..10_000)
-            .take_while(|_| pace.moved(size, every).is_ok())
+            .take_while(|_| rate.moved(size, every).is_ok())
             .count()
     }
 

@@ -95,7 +95,7 @@ impl Proxies {
     }
 
     /// The proxy for a URL. A loopback URL never has one.
-    pub(super) fn of(&self, url: &Url) -> Option<Proxy> {
+    pub(super) fn for_url(&self, url: &Url) -> Option<Proxy> {
         if self.is_direct(url) {
             return None;
         }

@@ -54,7 +54,7 @@ pub(super) fn config(
     let text = |error: TlsError| error.to_string();
     let named = certificates(ca_pem)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Naming::new(named, Arc::clone(&provider)).map_err(text)?;
+    let verifier = NamedCertificateVerifier::new(named, Arc::clone(&provider)).map_err(text)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(text)?
@@ -131,12 +131,12 @@ fn certificate(bytes: &[u8]) -> Option<CertificateDer<'static>> {
 /// of these certificates itself is trusted too, whatever the certificate says about its use; name
 /// and dates must match as always.
 #[derive(Debug)]
-struct Naming {
+struct NamedCertificateVerifier {
     chains: Verifier,
     named: Vec<CertificateDer<'static>>,
 }
 
-impl Naming {
+impl NamedCertificateVerifier {
     fn new(
         named: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
@@ -146,7 +146,7 @@ impl Naming {
     }
 }
 
-impl ServerCertVerifier for Naming {
+impl ServerCertVerifier for NamedCertificateVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -271,7 +271,7 @@ mod tests {
 
     fn shows(named: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str) -> bool {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let naming = Naming::new(vec![named.clone()], provider).unwrap();
+        let naming = NamedCertificateVerifier::new(vec![named.clone()], provider).unwrap();
         let name = ServerName::try_from(name).unwrap();
         let now = UnixTime::now();
         naming

@@ -257,7 +257,7 @@ async fn every_byte_passes_through_what_counts_it() {
     );
     let counter = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&counter);
-    let source = source_of(&registry, &built).through(move |stream| {
+    let source = source_of(&registry, &built).with_wrapper(move |stream| {
         let counter = Arc::clone(&counter);
         BlobStream::new(stream.inspect(move |item: &Result<_, Error>| {
             if let Ok(bytes) = item as &Result<bytes::Bytes, Error> {

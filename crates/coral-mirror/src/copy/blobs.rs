@@ -289,7 +289,7 @@ async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Resul
         asking.clone(),
     );
     let source = BlobSource::new(site.endpoint.clone(), blob.clone());
-    let source = source.through(move |inner| {
+    let source = source.with_wrapper(move |inner| {
         end(&answered, None);
         let report = report.clone();
         let counted = BlobStream::new(Counted { inner, report });

@@ -41,7 +41,7 @@ pub(super) async fn look<'r>(
 impl FirstPush<'_> {
     /// Records the registry's answer; returns whether it gives no hints.
     pub(super) fn gets_no_hints(self, upload: &Upload) -> bool {
-        let gives_hints = upload.tells_of_mounts();
+        let gives_hints = upload.reports_mountable_blobs();
         self.answered(if gives_hints {
             MountHints::Given
         } else {

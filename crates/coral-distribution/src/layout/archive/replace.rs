@@ -31,7 +31,7 @@ pub(super) fn rename(whole: &Path, target: &Path) -> io::Result<()> {
 pub(super) fn settle(whole: &Path, target: &Path, renamed: io::Result<()>) -> io::Result<()> {
     match renamed {
         Ok(()) => File::open(parent(target))?.sync_all(),
-        Err(error) if is_of_the_name(&error) && may_be_written(target) => {
+        Err(error) if is_name_refused(&error) && may_be_written(target) => {
             // The complete file is gone if the copy was given up meanwhile; the target then stays
             // as it was.
             let mut whole = File::open(whole)?;
@@ -45,7 +45,7 @@ pub(super) fn settle(whole: &Path, target: &Path, renamed: io::Result<()>) -> io
 
 /// Whether the name was refused, and perhaps not the file under it: one that is mounted, or that is
 /// in a folder of another user.
-pub(super) fn is_of_the_name(error: &io::Error) -> bool {
+pub(super) fn is_name_refused(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ResourceBusy

@@ -5,16 +5,19 @@ use http::header::RANGE;
 use http::{HeaderMap, Method};
 use url::{Position, Url};
 
-use super::{RegistryUpload, Standing, Wish, stored};
+use super::{PostRequest, RegistryUpload, UploadState, stored};
 use crate::error::{Error, Problem};
 use crate::location;
-use crate::open_uploads::{Memory, Remembered};
+use crate::open_uploads::{RecordedUpload, UploadRecord};
 use crate::repository::RepositoryClient;
 use crate::transport::Body;
 
 impl RepositoryClient {
     /// Takes the stored state of this blob's upload, if the client stores uploads.
-    pub(super) fn take_memory(&self, digest: &Digest) -> Option<(Memory, Option<Remembered>)> {
+    pub(super) fn take_record(
+        &self,
+        digest: &Digest,
+    ) -> Option<(UploadRecord, Option<RecordedUpload>)> {
         let uploads = self.open_uploads.as_ref()?;
         uploads.take(&self.repository, digest)
     }
@@ -25,8 +28,8 @@ impl RepositoryClient {
     pub(super) async fn go_on_with(
         &self,
         digest: &Digest,
-        memory: &Memory,
-        remembered: &Remembered,
+        record: &UploadRecord,
+        remembered: &RecordedUpload,
     ) -> Option<RegistryUpload> {
         let location = self.origin().ok()?.join(&remembered.location).ok()?;
         let mut upload = RegistryUpload {
@@ -36,9 +39,9 @@ impl RepositoryClient {
             min_chunk: 0,
             verifies: remembered.verifies,
             elsewhere: false,
-            standing: Standing::Open,
+            state: UploadState::Open,
             sent: 0,
-            memory: None,
+            record: None,
         };
         if upload.verifies
             && let Ok(sent) = upload.ask_how_far().await
@@ -49,7 +52,7 @@ impl RepositoryClient {
         }
         tracing::info!(%digest, "an upload of an earlier run is cancelled");
         upload.give_up().await;
-        memory.forget();
+        record.forget();
         None
     }
 
@@ -88,20 +91,20 @@ impl RegistryUpload {
     }
 
     /// Stores the URL of the upload, so that the next process can resume it.
-    pub(super) fn remembered_by(mut self, memory: Memory) -> Self {
-        memory.remember(&Remembered {
+    pub(super) fn remembered_by(mut self, record: UploadRecord) -> Self {
+        record.remember(&RecordedUpload {
             location: self.client.relative(&self.location),
             verifies: self.verifies,
         });
-        self.memory = Some(memory);
+        self.record = Some(record);
         self
     }
 
     /// Replaces an upload that cannot be resumed.
     pub(super) fn replace_with(&mut self, mut new: Self) {
         // An upload that began with stored state keeps it.
-        if let Some(memory) = self.memory.take() {
-            new = new.remembered_by(memory);
+        if let Some(record) = self.record.take() {
+            new = new.remembered_by(record);
         }
         *self = new;
     }
@@ -113,8 +116,11 @@ impl RegistryUpload {
         }
         // The bytes that arrived are not used: the caller sends all bytes again.
         let _ = self.delete().await;
-        self.standing = Standing::Ended;
-        let begun = self.client.post_upload(&self.digest, Wish::Upload).await?;
+        self.state = UploadState::Ended;
+        let begun = self
+            .client
+            .post_upload(&self.digest, PostRequest::Upload)
+            .await?;
         if let Some(new) = begun {
             self.replace_with(new);
         }
@@ -123,6 +129,6 @@ impl RegistryUpload {
 
     /// Whether the next process can resume this upload if it is left open.
     pub(super) fn stays_for_the_next(&self) -> bool {
-        self.memory.is_some() && self.verifies
+        self.record.is_some() && self.verifies
     }
 }

@@ -3,7 +3,7 @@
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{RegistryUpload, Standing, Wish, stored};
+use super::{PostRequest, RegistryUpload, UploadState, stored};
 use crate::blob_source::{BlobSource, Check};
 use crate::error::{Category, Disposition, Error};
 use crate::resume::Resumes;
@@ -44,7 +44,11 @@ impl RegistryUpload {
             other => return other,
         };
         tracing::info!(error = %refused, "an upload was refused and is sent again");
-        match self.client.post_upload(&self.digest, Wish::Upload).await {
+        match self
+            .client
+            .post_upload(&self.digest, PostRequest::Upload)
+            .await
+        {
             Ok(Some(new)) => self.replace_with(new),
             Ok(None) => {
                 self.end();
@@ -62,7 +66,11 @@ impl RegistryUpload {
         if offset > size {
             // The stored bytes are not those of this blob.
             self.give_up().await;
-            match self.client.post_upload(&self.digest, Wish::Upload).await {
+            match self
+                .client
+                .post_upload(&self.digest, PostRequest::Upload)
+                .await
+            {
                 Ok(Some(new)) => self.replace_with(new),
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(BlobPushError::Destination(error)),
@@ -121,12 +129,16 @@ impl RegistryUpload {
         }
         let unknown = matches!(response.status().as_u16(), 404 | 410);
         if unknown {
-            self.standing = Standing::Ended;
+            self.state = UploadState::Ended;
         }
         if unknown && self.client.blob_size(&self.digest).await? == Some(size) {
             return Ok(Progress::Done);
         }
-        match self.client.post_upload(&self.digest, Wish::Upload).await? {
+        match self
+            .client
+            .post_upload(&self.digest, PostRequest::Upload)
+            .await?
+        {
             None => Ok(Progress::Done),
             Some(new) => {
                 self.replace_with(new);
