@@ -91,8 +91,8 @@ impl Client {
         credentials: Arc<Credentials>,
     ) -> RepositoryClient {
         let path = Some(repository.path().as_str());
-        let fitting = credentials.candidates(repository.host(), path);
-        let session = self.session(fitting, credentials.hint_for(repository), credentials);
+        let applicable = credentials.candidates(repository.host(), path);
+        let session = self.session(applicable, credentials.hint_for(repository), credentials);
         let base = self.base(repository.host());
         RepositoryClient::new(
             repository.clone(),
@@ -173,9 +173,9 @@ impl Client {
         path: &str,
         asked: &str,
     ) -> Result<Response, Error> {
-        let fitting = credentials.candidates(host, None);
+        let applicable = credentials.candidates(host, None);
         let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
-        let session = Session::strict(transport, auth, fitting);
+        let session = Session::strict(transport, auth, applicable);
         let url = self.base(host).and_then(|base| {
             let url = base.join(path);
             url.map_err(|error| Problem::Options(error.to_string()))

@@ -303,13 +303,13 @@ impl Credentials {
     /// would return are not included.
     pub fn for_repository(&self, repository: &Repository) -> Vec<&Credential> {
         let path = repository.path().as_str();
-        credentials(self.fitting(repository.host(), Some(path)))
+        credentials(self.applicable(repository.host(), Some(path)))
     }
 
     /// The candidates for a host and one repository of it, most specific first.
     pub(crate) fn candidates(&self, host: &Host, path: Option<&str>) -> Vec<Candidate> {
         let mut found: Vec<Candidate> = Vec::new();
-        for grant in self.fitting(host, path) {
+        for grant in self.applicable(host, path) {
             let candidate = match grant {
                 Grant::Credential(credential) => Candidate::Known(Arc::new(credential.clone())),
                 Grant::Helper(helper) => Candidate::Helper(Arc::clone(helper), host.clone()),
@@ -327,7 +327,7 @@ impl Credentials {
     pub(crate) fn hint_for(&self, repository: &Repository) -> Option<String> {
         let path = repository.path().as_str();
         let hint = self
-            .fitting(repository.host(), Some(path))
+            .applicable(repository.host(), Some(path))
             .find_map(|grant| match grant {
                 Grant::Unusable(why) => Some(why.clone()),
                 Grant::Credential(_) | Grant::Helper(_) => None,
@@ -350,13 +350,17 @@ impl Credentials {
 
     /// The entries that apply: longest path first, exact hosts before patterns, then in the order
     /// of the configuration.
-    fn fitting<'a>(&'a self, host: &Host, path: Option<&str>) -> impl Iterator<Item = &'a Grant> {
-        let mut fitting: Vec<_> = self
+    fn applicable<'a>(
+        &'a self,
+        host: &Host,
+        path: Option<&str>,
+    ) -> impl Iterator<Item = &'a Grant> {
+        let mut applicable: Vec<_> = self
             .entries
             .iter()
             .filter(|(scope, _)| scope.fits(host, path))
             .collect();
-        fitting.sort_by_key(|(scope, _)| {
+        applicable.sort_by_key(|(scope, _)| {
             (
                 std::cmp::Reverse(scope.path.len()),
                 match scope.host {
@@ -366,7 +370,7 @@ impl Credentials {
                 },
             )
         });
-        fitting.into_iter().map(|(_, grant)| grant)
+        applicable.into_iter().map(|(_, grant)| grant)
     }
 }
 

@@ -108,7 +108,7 @@ impl Session {
         let result = self.try_candidates(&host, &mut ask).await;
         drop(first);
         if result.as_ref().map_or(true, is_of_another_scheme) {
-            self.transport.doubt(&ask.url);
+            self.transport.forget_plain_http(&ask.url);
         }
         result
     }
@@ -139,7 +139,9 @@ impl Session {
                     self.remember(index, refused.as_ref());
                     return Ok(response);
                 }
-                Attempt::Refused(error) if !another_may_help(&error, ask) => return Err(error),
+                Attempt::Refused(error) if !other_candidate_may_help(&error, ask) => {
+                    return Err(error);
+                }
                 Attempt::Refused(error) => refused = refused.or(Some(error)),
             }
         }
@@ -371,7 +373,7 @@ pub(super) fn is_refusal(response: &Response) -> bool {
 
 /// Whether another candidate may succeed. Another credential does not change a rate limit, and a
 /// body that has been consumed cannot be sent again.
-fn another_may_help(error: &Error, ask: &AuthRequest) -> bool {
+fn other_candidate_may_help(error: &Error, ask: &AuthRequest) -> bool {
     matches!(
         error.category(),
         Category::Unauthorized | Category::Forbidden

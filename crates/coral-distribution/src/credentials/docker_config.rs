@@ -60,7 +60,7 @@ pub(super) fn read(
     });
     for (key, value) in auths {
         let Some(scope) = scope(key) else {
-            passed_over(origin, key);
+            log_skipped(origin, key);
             continue;
         };
         // An invalid entry is reported only when its registry asks for a credential.
@@ -109,7 +109,7 @@ fn replace_lone_surrogates(json: &str) -> String {
 }
 
 /// Other programs write entries of their own into the file; an entry for no registry is ignored.
-fn passed_over(origin: &str, key: &str) {
+fn log_skipped(origin: &str, key: &str) {
     let entry = shown(key);
     tracing::debug!(
         origin,
@@ -250,7 +250,7 @@ fn helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
         }
         match scope(key) {
             Some(scope) => found.push((scope, helper("credHelpers", value))),
-            None => passed_over(origin, key),
+            None => log_skipped(origin, key),
         }
     }
     if let Some(store) = root.get("credsStore").filter(|value| set(value)) {

@@ -108,9 +108,8 @@ impl LayoutFiles {
         let (root, below) = self.root(name);
         let root = root_folder(root)?;
         match resolved_by_the_kernel(root.as_fd(), below, flags) {
-            Err(Errno::NOSYS | Errno::PERM) => {
-                walked(root.as_fd(), below, flags).map_err(|error| self.with_link_name(name, error))
-            }
+            Err(Errno::NOSYS | Errno::PERM) => open_by_components(root.as_fd(), below, flags)
+                .map_err(|error| self.with_link_name(name, error)),
             opened => opened.map_err(|error| self.with_link_name(name, error.into())),
         }
     }
@@ -219,7 +218,7 @@ fn resolved_by_the_kernel(
 }
 
 /// Does the same for kernels without `openat2`, and for containers that forbid it.
-fn walked(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+fn open_by_components(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let parts = plain_parts(name)?;
     let (last, folders) = parts.split_last().ok_or(Errno::NOENT)?;
     let mut folder = root.try_clone_to_owned()?;
@@ -262,12 +261,13 @@ mod tests {
     type Opener = fn(BorrowedFd<'_>, &Path, OFlags) -> io::Result<OwnedFd>;
 
     /// Both ways to open a name, whether or not this kernel has `openat2`.
-    const WAYS: [Opener; 2] = [walked, |root, name, flags| {
-        match resolved_by_the_kernel(root, name, flags) {
-            Err(Errno::NOSYS | Errno::PERM) => walked(root, name, flags),
+    const WAYS: [Opener; 2] = [
+        open_by_components,
+        |root, name, flags| match resolved_by_the_kernel(root, name, flags) {
+            Err(Errno::NOSYS | Errno::PERM) => open_by_components(root, name, flags),
             opened => Ok(opened?),
-        }
-    }];
+        },
+    ];
 
     #[test]
     fn both_ways_stay_beneath_the_folder_and_follow_no_link() {

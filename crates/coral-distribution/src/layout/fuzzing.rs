@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::docker;
 use super::files::blob_file;
-use super::index::{Index, enter};
+use super::index::{Index, add_entry};
 use super::tar_files::index_files;
 
 /// Every entry that is read from an `index.json` can be found, and adding a manifest changes
@@ -35,7 +35,7 @@ pub(crate) fn index(bytes: &[u8]) {
     let tag = Version::Tag(Tag::parse("fuzzed").expect("a good tag"));
     let before = index.tags();
     for version in [Version::Digest(manifest.digest()), tag] {
-        enter(&mut index, &version, &manifest);
+        add_entry(&mut index, &version, &manifest);
         let found = index.find(&version).ok().flatten();
         let found = found.expect("what was put is found");
         assert_eq!(found.digest, manifest.digest());

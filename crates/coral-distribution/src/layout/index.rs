@@ -163,12 +163,12 @@ pub(super) async fn put(
     let _lock = lock(dir.folder()).await?;
     files::write_whole(dir, &blob_file(&digest), manifest.bytes()).await?;
     let mut index = read(tree).await?;
-    enter(&mut index, version, manifest);
+    add_entry(&mut index, version, manifest);
     write(dir, &index).await
 }
 
 /// Adds the entry of a manifest, and removes those that it replaces.
-pub(super) fn enter(index: &mut Index, version: &Version, manifest: &Manifest) {
+pub(super) fn add_entry(index: &mut Index, version: &Version, manifest: &Manifest) {
     let digest = manifest.digest();
     let children: BTreeSet<_> = manifest
         .children()

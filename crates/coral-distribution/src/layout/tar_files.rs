@@ -108,7 +108,7 @@ impl TarFiles {
     }
 
     /// Adds one more entry of a tar of this many bytes.
-    fn take_in<R: Read>(
+    fn add_entry<R: Read>(
         &mut self,
         entry: &tar::Entry<'_, R>,
         name: PathBuf,
@@ -193,7 +193,7 @@ pub(super) fn index_files(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
             Err(_) => continue,
         };
         if name.as_os_str().len() <= MAX_NAME {
-            files.take_in(&entry, name, length)?;
+            files.add_entry(&entry, name, length)?;
         }
     }
     Ok(files)

@@ -45,7 +45,7 @@ impl RepositoryClient {
         let mut before = 0;
         while let Some(url) = pages.next() {
             let (names, link) = match self.tag_page(url, &asked, &mut pages).await {
-                Ok((names, _)) if pages.asks_guess && !found.lacks_one_of(&names) => {
+                Ok((names, _)) if pages.asks_guess && !found.has_new_tag(&names) => {
                     // A registry that returns the same page again may not know `last`, so that page
                     // proves nothing. If pages are linked, the previous page may have a full size.
                     if names.is_empty() && !pages.has_linked {
@@ -67,7 +67,7 @@ impl RepositoryClient {
             if pages.is_linked_on() {
                 sizes.record_incomplete(host.as_str(), names.len());
             }
-            let may_be_cut = found.lacks_one_of(&names)
+            let may_be_cut = found.has_new_tag(&names)
                 && pages.may_be_cut(names.len())
                 && !sizes.is_complete(host.as_str(), names.len());
             found.take_in(&names);
@@ -77,7 +77,7 @@ impl RepositoryClient {
             }
             before = names.len();
             if let Some(last) = names.last().filter(|_| may_be_cut) {
-                pages.look_further(&first, last);
+                pages.guess_next(&first, last);
             }
         }
         found.invalid.warn(&asked);
@@ -146,7 +146,7 @@ struct TagList {
 
 impl TagList {
     /// Whether at least one of these names is a tag that is on no page so far.
-    fn lacks_one_of(&self, names: &[String]) -> bool {
+    fn has_new_tag(&self, names: &[String]) -> bool {
         let is_new = |tag: Tag| !self.seen.contains(&tag);
         names.iter().any(|name| Tag::parse(name).is_ok_and(is_new))
     }
@@ -261,7 +261,7 @@ impl Pages {
     }
 
     /// Guesses the page after `last`, unless the registry has linked to the next page itself.
-    fn look_further(&mut self, first: &Url, last: &str) {
+    fn guess_next(&mut self, first: &Url, last: &str) {
         let mut url = first.clone();
         url.query_pairs_mut().append_pair("last", last);
         if self.next.is_none() && !self.seen.contains(&url) {

@@ -51,7 +51,7 @@ impl RepositoryClient {
             Some(found) => Ok(found),
             None => match self.referrers_tag(subject).await? {
                 Some(index) if lists_referrers(&index, subject) => {
-                    Ok(index.entries().map(essential).collect())
+                    Ok(index.entries().map(without_annotations).collect())
                 }
                 // Some registries answer the tag with the manifest itself, which lists no
                 // referrers. Neither does anything else that is not an index.
@@ -94,7 +94,7 @@ impl RepositoryClient {
                 // The registry has answered with the manifest itself.
                 return Ok(None);
             }
-            found.extend(index.entries().map(essential));
+            found.extend(index.entries().map(without_annotations));
             if found.len() > MAX_REFERRERS {
                 let text = format!("more than {MAX_REFERRERS} referrers");
                 return Err(Error::new(&host, &asked, Problem::Permanent(text)));
@@ -165,7 +165,7 @@ fn lists_referrers(found: &Manifest, subject: &Digest) -> bool {
 }
 
 /// A referrer without its fields of unlimited length.
-fn essential(referrer: &Descriptor) -> Descriptor {
+fn without_annotations(referrer: &Descriptor) -> Descriptor {
     Descriptor {
         artifact_type: referrer.artifact_type.clone(),
         ..Descriptor::new(referrer.media_type.clone(), referrer.digest, referrer.size)

@@ -73,18 +73,18 @@ impl RepositoryClient {
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
         let Some((record, remembered)) = self.take_record(digest) else {
-            return self.begin_anew(digest, mount_from).await.map(into_push);
+            return self.restart(digest, mount_from).await.map(into_push);
         };
         if let Some(remembered) = remembered
-            && let Some(upload) = self.go_on_with(digest, &record, &remembered).await
+            && let Some(upload) = self.resume_recorded(digest, &record, &remembered).await
         {
             return Ok(into_push(Some(upload.remembered_by(record))));
         }
-        let begun = self.begin_anew(digest, mount_from).await?;
+        let begun = self.restart(digest, mount_from).await?;
         Ok(into_push(begun.map(|upload| upload.remembered_by(record))))
     }
 
-    async fn begin_anew(
+    async fn restart(
         &self,
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
@@ -238,7 +238,7 @@ impl RegistryUpload {
 
     /// Sends all bytes in one request and completes the upload.
     pub(crate) async fn put(mut self, size: u64, body: BlobStream) -> Result<(), Error> {
-        self.begin_at_zero().await?;
+        self.restart_from_zero().await?;
         let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_TYPE,
@@ -250,7 +250,7 @@ impl RegistryUpload {
 
     /// Sends chunks of `chunk` bytes, more if the registry asks for more, and completes the upload.
     pub(crate) async fn put_chunked(mut self, chunk: usize, body: BlobStream) -> Result<(), Error> {
-        self.begin_at_zero().await?;
+        self.restart_from_zero().await?;
         let ended = self.send_chunks(chunk, body).await;
         self.clean_up_after(ended).await
     }
@@ -283,7 +283,7 @@ impl RegistryUpload {
     async fn clean_up(&mut self, error: &Error) {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
         match error.category() {
-            Dns | Connect | Tls | Timeout if self.stays_for_the_next() => {
+            Dns | Connect | Tls | Timeout if self.is_left_for_next_process() => {
                 self.state = UploadState::Ended;
             }
             Dns | Connect | Tls | Timeout | NotFound => self.end(),
@@ -413,7 +413,7 @@ impl RegistryUpload {
 
 impl Drop for RegistryUpload {
     fn drop(&mut self) {
-        if self.state == UploadState::Ended || self.stays_for_the_next() {
+        if self.state == UploadState::Ended || self.is_left_for_next_process() {
             return;
         }
         if let Some(record) = self.record.take() {

@@ -149,14 +149,14 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
     match error {
         Tls::InvalidMessage(_) => Problem::NotTls { advice },
         _ => Problem::Tls {
-            cause: in_words(error),
+            cause: describe(error),
             advice,
         },
     }
 }
 
 /// Describes a TLS error, with times in a readable form.
-fn in_words(error: &rustls::Error) -> String {
+fn describe(error: &rustls::Error) -> String {
     use rustls::{CertificateError, Error as Tls};
     match error {
         Tls::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => format!(

@@ -32,22 +32,22 @@ pub(super) struct Loopback(Mutex<HashMap<String, Protocol>>);
 
 impl Loopback {
     fn get(&self, url: &Url) -> Option<Protocol> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(&url_authority(url)).copied()
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&url_authority(url)).copied()
     }
 
     fn set(&self, url: &Url, spoken: Protocol) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.len() >= MOST_HOSTS {
-            heard.retain(|_, spoken| *spoken == Protocol::Tls);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_HOSTS {
+            known.retain(|_, spoken| *spoken == Protocol::Tls);
         }
-        heard.insert(url_authority(url), spoken);
+        known.insert(url_authority(url), spoken);
     }
 
     fn forget(&self, url: &Url) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.get(&url_authority(url)) == Some(&Protocol::PlainHttp) {
-            heard.remove(&url_authority(url));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(&url_authority(url)) == Some(&Protocol::PlainHttp) {
+            known.remove(&url_authority(url));
         }
     }
 
@@ -77,7 +77,7 @@ impl Transport {
     /// The same URL with the scheme that its host speaks. A host on loopback is asked for it once.
     pub(crate) async fn with_detected_scheme(&self, url: Url) -> Url {
         if self.is_undetected(&url)
-            && let Some(spoken) = self.hear(&url).await
+            && let Some(spoken) = self.detect(&url).await
         {
             self.loopback.set(&url, spoken);
         }
@@ -85,11 +85,11 @@ impl Transport {
     }
 
     /// Forgets the protocol after a failure, because the registry may speak TLS by now.
-    pub(crate) fn doubt(&self, url: &Url) {
+    pub(crate) fn forget_plain_http(&self, url: &Url) {
         self.loopback.forget(url);
     }
 
-    async fn hear(&self, url: &Url) -> Option<Protocol> {
+    async fn detect(&self, url: &Url) -> Option<Protocol> {
         let mut base = url.clone();
         base.set_path("/v2/");
         base.set_query(None);
@@ -135,7 +135,7 @@ mod tests {
         assert!(!transport.allows_plain_http(&other));
         let own = url("https://127.0.0.1:5000/v2/");
         transport.loopback.set(&own, Protocol::Tls);
-        transport.doubt(&own);
+        transport.forget_plain_http(&own);
         assert_eq!(transport.with_detected_scheme(own.clone()).await, own);
         transport.loopback.set(&own, Protocol::PlainHttp);
         assert_eq!(

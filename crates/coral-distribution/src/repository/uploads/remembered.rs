@@ -25,7 +25,7 @@ impl RepositoryClient {
     /// Resumes an upload of an earlier process, if the registry reports its progress. If the
     /// registry does not verify digests, the upload is cancelled, because its bytes would have to
     /// be read again.
-    pub(super) async fn go_on_with(
+    pub(super) async fn resume_recorded(
         &self,
         digest: &Digest,
         record: &UploadRecord,
@@ -44,7 +44,7 @@ impl RepositoryClient {
             record: None,
         };
         if upload.verifies
-            && let Ok(sent) = upload.ask_how_far().await
+            && let Ok(sent) = upload.query_offset().await
         {
             tracing::info!(%digest, sent, "an upload of an earlier run resumes");
             upload.sent = sent;
@@ -74,7 +74,7 @@ impl RepositoryClient {
 
 impl RegistryUpload {
     /// Asks how many bytes of the upload the registry has.
-    async fn ask_how_far(&mut self) -> Result<u64, Error> {
+    async fn query_offset(&mut self) -> Result<u64, Error> {
         let url = self.location.clone();
         let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
         let response = response.await?;
@@ -110,7 +110,7 @@ impl RegistryUpload {
     }
 
     /// Starts over, for callers that send everything.
-    pub(super) async fn begin_at_zero(&mut self) -> Result<(), Error> {
+    pub(super) async fn restart_from_zero(&mut self) -> Result<(), Error> {
         if self.sent == 0 {
             return Ok(());
         }
@@ -128,7 +128,7 @@ impl RegistryUpload {
     }
 
     /// Whether the next process can resume this upload if it is left open.
-    pub(super) fn stays_for_the_next(&self) -> bool {
+    pub(super) fn is_left_for_next_process(&self) -> bool {
         self.record.is_some() && self.verifies
     }
 }

@@ -79,7 +79,7 @@ impl RegistryUpload {
         }
         loop {
             let failed = match self.put_rest(source, offset, check).await {
-                Err(BlobPushError::Destination(error)) if may_go_on(&error) => error,
+                Err(BlobPushError::Destination(error)) if may_resume(&error) => error,
                 other => return other,
             };
             let Some(wait) = resumes.next(offset) else {
@@ -166,7 +166,7 @@ fn headers(offset: u64, size: u64) -> HeaderMap {
 
 /// Whether to resume: after no answer, an answer of a gateway in between, or one that asks to begin
 /// again. Refusals by the registry itself are left to the code that retries whole copies.
-fn may_go_on(error: &Error) -> bool {
+fn may_resume(error: &Error) -> bool {
     use Category::{Connect, Cut, Dns, NotFound, Refused, Timeout, Unauthorized};
     let again = error.disposition() == Disposition::Retry;
     again
