@@ -1,9 +1,9 @@
-//! Getting a blob to the destination without sending its bytes: what is tried before they are sent.
+//! Gets a blob to the destination without sending its bytes: the attempts before an upload.
 
 use coral_distribution::{BlobPush, Upload};
 use coral_image::{Descriptor, RepositoryPath};
 
-use super::catalogue::{Before, FirstPush, MountHints};
+use super::catalogue::{FirstPush, MountHints, PushPreparation};
 use super::error::Side;
 use super::{CopyError, CopyRequest};
 
@@ -29,12 +29,12 @@ pub(super) async fn look<'r>(
         return (mount_from, None);
     };
     match candidates.before_push().await {
-        Before::Nothing => (mount_from, None),
-        Before::Look => {
+        PushPreparation::Nothing => (mount_from, None),
+        PushPreparation::SearchCatalogue => {
             let other = find(request, blob).await;
             (other.map_or(mount_from, MountFrom::At), None)
         }
-        Before::Push(first) => (mount_from, Some(first)),
+        PushPreparation::Push(first) => (mount_from, Some(first)),
     }
 }
 

@@ -8,7 +8,7 @@ use coral_api::{RegistryMirror, Secret};
 use coral_distribution::{ClientOptions, HostOptions};
 use coral_image::Host;
 use coral_mirror::{
-    Applied, Begun, Completeness, Fallback, Fleet, Lookup, Member, NamedRegistry, Prepared,
+    Applied, Completeness, Fallback, Fleet, Lookup, Member, NamedRegistry, Prepared, StartedMirror,
     Summary, prepare,
 };
 
@@ -116,12 +116,12 @@ impl Pair {
     }
 }
 
-fn names(begun: &[Begun]) -> Vec<(&str, bool)> {
+fn names(begun: &[StartedMirror]) -> Vec<(&str, bool)> {
     let named = begun.iter().map(|b| (b.name.as_str(), b.replaced));
     named.collect()
 }
 
-async fn mirrored(begun: &mut Begun) -> Summary {
+async fn mirrored(begun: &mut StartedMirror) -> Summary {
     let done = |summary: &Summary| summary.quiet && summary.mirrored == 1;
     begun.summary.wait_for(done).await.unwrap().clone()
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use coral_mirror::{ImageQuery, Snapshot, Until, Which};
+use coral_mirror::{ImageFilter, ImageQuery, Snapshot, Until};
 use tokio_util::sync::CancellationToken;
 
 use super::upkeep::engine;
 use super::{Deaf, Mirror, Pair, image};
 
 const EVERYTHING: ImageQuery = ImageQuery {
-    which: Which::All,
+    which: ImageFilter::All,
     skip: 0,
     limit: 10,
 };
@@ -30,7 +30,7 @@ async fn settled(mirror: Mirror, until_mirrored: usize) -> Snapshot {
         };
         summaries.wait_for(at_rest).await.unwrap();
         // It has gone on to wait: what was due has been asked.
-        engine.look(&name, EVERYTHING).await.unwrap();
+        engine.image_page(&name, EVERYTHING).await.unwrap();
         let snapshot = engine.snapshot(&name).await.unwrap();
         stop.cancel();
         snapshot
