@@ -58,7 +58,7 @@ impl RangeBody {
         let pieces = match content {
             BlobContent::File(file) => {
                 let mapped = (wire == Wire::Untouched && span.length >= LEAST_MAPPED)
-                    .then(|| Mapped::of(&file, span.start, span.length))
+                    .then(|| Mapped::map(&file, span.start, span.length))
                     .flatten();
                 Pieces::File(FilePieces::new(file, mapped))
             }
@@ -174,7 +174,7 @@ impl StreamPieces {
 }
 
 /// A read on the blocking pool: the buffer, and how much of it is filled.
-type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
+type PendingRead = JoinHandle<io::Result<(Vec<u8>, usize)>>;
 
 /// The content of a file, piece by piece.
 ///
@@ -185,7 +185,7 @@ struct FilePieces {
     file: Arc<File>,
     mapped: Option<Mapped>,
     buffers: Arc<Buffers>,
-    reading: Option<Reading>,
+    reading: Option<PendingRead>,
 }
 
 impl FilePieces {

@@ -1,14 +1,13 @@
-//! Writing so that what was acknowledged survives a power cut.
+//! Writes so that acknowledged changes survive a power cut.
 //!
 //! The rules, which hold for every function here:
-//! - content is written under a temporary name, synced, renamed, and then the folder that got the
-//!   name is synced; only then the function returns;
-//! - a folder that was made is itself an entry of its parent, so the parent is synced too, before
-//!   anything is put into it;
-//! - what is deleted is gone for good when the function returns, so a deleted tag does not come
-//!   back.
+//! - content is written under a temporary name, synced and renamed, and then the folder with the
+//!   new name is synced; only then does the function return;
+//! - a new folder is itself an entry of its parent, so the parent is synced too, before anything is
+//!   put into the folder;
+//! - a deletion is permanent when the function returns, so a deleted tag does not come back.
 //!
-//! Nothing partial ever has its final name, at any moment.
+//! A partial file never has its final name, at any moment.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -33,21 +32,21 @@ pub(super) struct Durable {
     tmp: PathBuf,
     /// Folders whose own entry is known to be on disk. One that merely exists may have been created
     /// by a process that ended before it synced the parent.
-    folders: Mutex<Known>,
+    folders: Mutex<SyncedFolders>,
     syncs: GroupSync,
-    /// How many files were given or lost their names.
+    /// How many files were given a name, or lost theirs.
     changes: AtomicU64,
 }
 
 /// Folders in two generations: a used one moves to the young generation; when that is full, it
 /// becomes the old one, and what was left in the old one is forgotten.
 #[derive(Debug, Default)]
-struct Known {
+struct SyncedFolders {
     young: HashSet<PathBuf>,
     old: HashSet<PathBuf>,
 }
 
-impl Known {
+impl SyncedFolders {
     fn has(&mut self, folder: &Path) -> bool {
         if let Some(folder) = self.old.take(folder) {
             self.add(folder);
@@ -75,8 +74,8 @@ impl Durable {
         }
     }
 
-    /// How many files were given or lost their names so far. Each change is counted after it
-    /// happened, so a caller that reads this first and then looks at the disk sees all counted
+    /// How many files were given a name, or lost theirs, so far. Each change is counted after it
+    /// happened, so a caller that reads this first and then reads the disk sees all counted
     /// changes.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
@@ -134,7 +133,7 @@ impl Durable {
     /// Creates an empty file, or makes sure that an existing one is on disk. Since it has no
     /// content, it can be created under its final name.
     pub(super) fn mark(&self, target: &Path) -> Result<(), StoreError> {
-        let folder = folder_of(target);
+        let folder = parent_folder(target);
         self.make_folder(folder)?;
         #[cfg(test)]
         fuse::burn(target)?;
@@ -150,14 +149,14 @@ impl Durable {
 
     /// Makes sure that an existing file's name is on disk.
     pub(super) fn settle(&self, target: &Path) -> Result<(), StoreError> {
-        let folder = folder_of(target);
+        let folder = parent_folder(target);
         self.make_folder(folder)?;
         self.sync_folder(folder)
     }
 
     /// Gives a file its final name. Its content was synced before.
     pub(super) fn publish(&self, source: &Path, target: &Path) -> Result<(), StoreError> {
-        let folder = folder_of(target);
+        let folder = parent_folder(target);
         self.make_folder(folder)?;
         #[cfg(test)]
         fuse::burn(target)?;
@@ -171,7 +170,7 @@ impl Durable {
         let was_there = unlink(target)?;
         if was_there {
             self.changed();
-            self.sync_folder(folder_of(target))?;
+            self.sync_folder(parent_folder(target))?;
         }
         Ok(was_there)
     }
@@ -187,7 +186,7 @@ impl Durable {
         path == self.root || self.folders().has(path)
     }
 
-    fn folders(&self) -> MutexGuard<'_, Known> {
+    fn folders(&self) -> MutexGuard<'_, SyncedFolders> {
         self.folders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -253,7 +252,7 @@ fn create(folder: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+fn parent_folder(path: &Path) -> &Path {
     path.parent()
         .expect("every file of a store is below its root")
 }
@@ -278,7 +277,7 @@ mod tests {
 
     #[test]
     fn however_many_folders_are_made_what_is_kept_is_bounded_and_what_is_used_stays() {
-        let mut known = Known::default();
+        let mut known = SyncedFolders::default();
         let folder = |number: usize| PathBuf::from(format!("/a/{number}"));
         known.add(folder(0));
         for number in 1..20_000 {
