@@ -1,4 +1,4 @@
-//! Mirrors that are started, restarted and stopped as the whole set of them changes.
+//! Mirrors are started, restarted and stopped as the set of them changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ impl Pair {
             .collect()
     }
 
-    /// A mirror of one tag, that speaks plain HTTP because its entry says so.
+    /// A mirror of one tag, which uses plain HTTP because its entry says so.
     fn of(&self, name: &str, tag: &str) -> String {
         let source = self.source.host();
         let entry = format!("{{name: {source}/a/b, plainHTTP: true, tags: ['{tag}']}}");

@@ -246,7 +246,7 @@ fn a_look_at_the_disk_holds_for_a_moment_while_much_is_free() {
         size: 1000,
         free: 300,
     };
-    let look = Look {
+    let look = DiskFigures {
         disk,
         at: now,
         taken: 50,
@@ -254,12 +254,12 @@ fn a_look_at_the_disk_holds_for_a_moment_while_much_is_free() {
     assert!(look.covers(49, 100, now));
     assert!(!look.covers(50, 100, now));
     assert!(look.covers(50, 0, now));
-    assert!(!look.covers(1, 100, now + LOOK_HOLDS));
+    assert!(!look.covers(1, 100, now + FIGURES_HOLD));
     // Space within the last figures is reserved without asking the disk.
     let store = Folder::new();
     let (size, free) = (1 << 20, 1 << 30);
     let disk = Disk { size, free };
-    *locked(&store.files.usage.disk) = Some(Look {
+    *locked(&store.files.usage.disk) = Some(DiskFigures {
         disk,
         at: Instant::now(),
         taken: 0,
