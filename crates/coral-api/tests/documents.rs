@@ -197,7 +197,7 @@ spec:
 ---
 not: [closed
 ---
-kind: ConfigMap
+kind: Secret
 ";
     insta::assert_snapshot!(errors(text), @r#"
     f.yaml:8: RegistryMirror "web": spec: unknown field "repostories", did you mean "repositories"?
@@ -213,7 +213,7 @@ kind: ConfigMap
     f.yaml:23: RegistryMirror "Web": spec.suspend: must be true or false, not "yes"
     f.yaml:24: RegistryMirror "Web": spec.interval: "soon" is not a duration: write numbers with units, such as 1h30m, 90s or 500ms
     f.yaml:26: not YAML: unclosed bracket '['
-    f.yaml:28: ConfigMap: apiVersion is missing: write "apiVersion: v1"
+    f.yaml:28: Secret: apiVersion is missing: write "apiVersion: v1"
     "#);
 }
 
@@ -393,6 +393,42 @@ fn files_of_other_programs_are_skipped() {
         assert!(
             errors(slip).contains("missing") || errors(slip).contains("did you mean"),
             "{slip}"
+        );
+    }
+}
+
+/// Regression: a chart whose values say `kind: Deployment` stopped all mirrors beside it.
+#[test]
+fn a_kind_without_an_api_version_is_an_error_only_where_it_may_be_one_of_corals() {
+    for (text, kind) in [
+        ("kind: Deployment\nreplicaCount: 2\n", "Deployment"),
+        ("kind: DaemonSet\nmetadata: {}\nspec: {a: 1}\n", "DaemonSet"),
+        ("kind: ''\nimage: {tag: '1'}\n", ""),
+        ("kind: {controller: DaemonSet}\nimage: nginx\n", ""),
+    ] {
+        let documents = read(text);
+        let Object::Skipped { kind: said, .. } = &documents[0].object else {
+            panic!("{text}");
+        };
+        assert_eq!(said, kind, "{text}");
+    }
+    for ours in [
+        "kind: RegistryMirror\nspec: {}\n",
+        "kind: RegistryMiror\nspec: {}\n",
+        "kind: Registry\n",
+        "kind: ImageBuild\n",
+        "kind: Mirror\n",
+        "kind: secret\nstringData: {a: b}\n",
+        "kind: List\nitems: []\n",
+        "kind: ImageSync\nspec: {repositories: []}\n",
+        "kind: Deployment\nrepositories: []\n",
+        "kind: Deployment\napiversion: stvz.io/v1\n",
+        "kind: [RegistryMirror]\nspec: {}\n",
+    ] {
+        let said = errors(ours);
+        assert!(
+            said.contains("apiVersion") || said.contains("kind must be text"),
+            "{ours}: {said}"
         );
     }
 }

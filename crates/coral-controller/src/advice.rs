@@ -1,8 +1,8 @@
 //! Rewrites the client's advice for a cluster.
 //!
 //! The client of registries is also used by the command line, so its errors name flags. In a
-//! cluster there is no command line: a RegistryMirror has fields, and an Image has neither flags
-//! nor fields.
+//! cluster there is no command line: a RegistryMirror has fields, an ImageBuild has others, and an
+//! Image has neither flags nor fields.
 
 use std::sync::LazyLock;
 
@@ -16,21 +16,27 @@ pub(crate) enum Means {
     Mirror,
     /// Nothing: an Image has only the reference, so its registry is reached over HTTPS alone.
     Image,
+    /// The fields of an ImageBuild: the Secret of its source, and those of `output.alsoTo`.
+    Build,
 }
 
-/// A flag as the client's errors name it, and its replacements for a mirror and for an image.
+/// A flag as the client's errors name it, and what stands in its place.
 struct Phrase {
     flag: Regex,
     mirror: &'static str,
     image: &'static str,
+    build: &'static str,
 }
 
+const SERVED_INSIDE: &str = "give it HTTPS, or serve it at the registry's own address";
+
 static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
-    let phrase = |flag, mirror, image| Phrase {
+    let phrase = |flag, mirror, image, build| Phrase {
         // The patterns are constants, and a test uses each of them.
         flag: Regex::new(flag).expect("a valid pattern"),
         mirror,
         image,
+        build,
     };
     vec![
         phrase(
@@ -38,40 +44,40 @@ static PHRASES: LazyLock<Vec<Phrase>> = LazyLock::new(|| {
             "set plainHTTP: true in the RegistryMirror, beside the repository or beside \
              spec.registry.host",
             "mirror the image with a RegistryMirror that has plainHTTP: true, and name the mirrored image or route the host with a RegistryRoute",
+            "set plainHTTP: true beside the repository in output.alsoTo; a source needs HTTPS",
         ),
         phrase(
             r"name it with --ca \S+=FILE",
             "name it in ca of the RegistryMirror, beside the repository or beside \
              spec.registry.host",
             "mirror the image with a RegistryMirror that has the CA in ca, and name the mirrored image or route the host with a RegistryRoute",
+            "put it under the key ca.crt of the registry's Secret",
         ),
         phrase(
             r"name\s+one with --ca HOST=FILE",
             "name one in ca of the RegistryMirror",
             "mirror the image with a RegistryMirror that has one in ca",
+            "put one under the key ca.crt of the registry's Secret",
         ),
         phrase(
             r"leave --plain-http \S+ out",
             "leave plainHTTP out of the RegistryMirror",
             "correct the reference",
+            "leave plainHTTP out of output.alsoTo",
         ),
-        // The fields reach only the registry itself.
+        // The fields reach only the registry itself. A redirect or a token server over plain HTTP is
+        // always at another address: the client keeps HTTPS for the registry's own.
         phrase(
-            r"over which no secrets are sent and no tokens\s+are read;\s+allow\s+that with --plain-http \S+",
-            "over which no secrets are sent and no tokens are read: give it HTTPS, or serve it at \
-             the registry's own address",
-            "over which no secrets are sent and no tokens are read: give it HTTPS, or serve it at \
-             the registry's own address",
-        ),
-        phrase(
-            r"allow\s+that with --plain-http (\S+)",
-            "allow that with plainHTTP: true in the RegistryMirror",
-            "mirror the image with a RegistryMirror that has plainHTTP: true",
+            r"allow\s+that with --plain-http \S+",
+            SERVED_INSIDE,
+            SERVED_INSIDE,
+            SERVED_INSIDE,
         ),
         phrase(
-            r"pass --skip-tls-verify \S+",
-            "set tlsVerify: false in the RegistryMirror",
-            "mirror the image with a RegistryMirror that has tlsVerify: false",
+            r"\s*or, if you accept the risk, pass --skip-tls-verify \S+",
+            " or, if you accept the risk, set tlsVerify: false in the RegistryMirror",
+            ", or mirror the image with a RegistryMirror that has tlsVerify: false",
+            "",
         ),
     ]
 });
@@ -86,6 +92,7 @@ pub(crate) fn in_cluster(message: &str, means: Means) -> String {
         let instead = match means {
             Means::Mirror => phrase.mirror,
             Means::Image => phrase.image,
+            Means::Build => phrase.build,
         };
         text = phrase.flag.replace_all(&text, instead).into_owned();
     }
@@ -119,16 +126,22 @@ mod tests {
         "r.example speaks TLS: leave --plain-http r.example out",
         "it leads from HTTPS to plain HTTP at r.example; allow that with --plain-http r.example",
         "over which no secrets are sent and no tokens are read; allow that with --plain-http r.example",
-        "or, if you accept the risk, pass --skip-tls-verify r.example",
+        "give r.example a certificate that is issued for servers or, if you accept the risk, pass --skip-tls-verify r.example",
     ];
 
     #[test]
     fn advice_in_a_cluster_names_fields_and_no_flags() {
         for message in FLAGS {
-            for means in [Means::Mirror, Means::Image] {
+            for means in [Means::Mirror, Means::Image, Means::Build] {
                 let said = in_cluster(message, means);
                 assert!(!said.contains("--"), "{said}");
-                assert!(said.len() > message.len() / 2, "{said}");
+                let is_elsewhere = message.contains("allow that");
+                let names_fields = ["plainHTTP", "RegistryMirror"]
+                    .iter()
+                    .any(|it| said.contains(it));
+                // Regression: a field was named that has no effect on another address.
+                assert!(!(is_elsewhere && names_fields), "{said}");
+                assert!(said.len() > message.len() / 3, "{said}");
             }
         }
         let said = in_cluster(FLAGS[0], Means::Mirror);
@@ -139,6 +152,17 @@ mod tests {
         let said = in_cluster(FLAGS[1], Means::Image);
         assert!(
             said.contains("route the host with a RegistryRoute"),
+            "{said}"
+        );
+        let said = in_cluster(FLAGS[6], Means::Mirror);
+        assert_eq!(
+            said,
+            "it leads from HTTPS to plain HTTP at r.example; give it HTTPS, or serve it at the \
+             registry's own address"
+        );
+        let said = in_cluster(FLAGS[0], Means::Build);
+        assert!(
+            said.contains("plainHTTP: true beside the repository in"),
             "{said}"
         );
         let other = "connection refused -- by a wall";

@@ -123,6 +123,14 @@ impl Error {
         self
     }
 
+    /// Replaces the advice, if the other side does not speak TLS.
+    pub(crate) fn advised_without_tls(mut self, advice: impl FnOnce() -> String) -> Self {
+        if let Problem::NotTls { advice: given } = &mut self.0.problem {
+            *given = advice();
+        }
+        self
+    }
+
     /// Adds an observation to the failure.
     pub(crate) fn noted(mut self, note: &str) -> Self {
         let text = format!("{}; {note}", self.0.problem);

@@ -180,7 +180,13 @@ impl Transport {
     pub(crate) async fn send(&self, mut request: Request) -> Result<Response, Error> {
         let mut seen = HashSet::new();
         loop {
-            let sent = self.send_reading_twice(&mut request).await?;
+            let sent = self.send_reading_twice(&mut request).await;
+            let sent = match sent {
+                Err(error) if !seen.is_empty() => {
+                    Err(error.advised_without_tls(|| failure::wrong_scheme(&request.url)))
+                }
+                sent => sent,
+            }?;
             let Some(target) = self.redirect_target(&request, &sent)? else {
                 return Ok(sent);
             };

@@ -37,7 +37,7 @@ pub enum AskError {
     #[error(transparent)]
     Request(#[from] Error),
     /// It was not sent: the registry takes no requests for now.
-    #[error("{host} limits requests and takes none for another {} s", wait.as_secs().max(1))]
+    #[error("{host} limits requests and takes none for another {} s", wait.as_millis().div_ceil(1000).max(1))]
     Closed {
         /// The registry.
         host: String,

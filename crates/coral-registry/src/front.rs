@@ -31,7 +31,7 @@ mod upload_slots;
 mod uploads;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use axum::Router;
 use axum::body::Body;
@@ -63,8 +63,9 @@ use self::scrubbing::Figures;
 use self::upload_slots::UploadSlots;
 use crate::access::{Access, InternalUser, Login, Verifier};
 use crate::public::PublicPaths;
+use crate::pull_through::PullThrough;
 use crate::settings::Settings;
-use crate::store::{Chain, Store};
+use crate::store::{Chain, Fill, Store};
 
 type Response = axum::response::Response;
 
@@ -93,6 +94,7 @@ pub(crate) struct Context {
     scrub: Figures,
     login_lines: LoginLines,
     largest: Largest,
+    fill: OnceLock<Fill>,
 }
 
 impl Context {
@@ -106,10 +108,18 @@ impl Context {
         Arc::clone(&public)
     }
 
-    /// What a visitor reads from.
+    fn fill(&self) -> Option<Fill> {
+        self.fill.get().cloned()
+    }
+
+    /// What a visitor reads from. The mirrors beside the registry compare it with their sources, so
+    /// they see only what is stored.
     fn source(&self, visitor: &Visitor) -> Chain {
         let read_only = Arc::clone(&visitor.settings.read_only_sources);
-        Chain::new(read_only, self.store.clone())
+        match &visitor.fill {
+            Some(fill) if !visitor.is_internal() => Chain::new(read_only, Arc::new(fill.clone())),
+            _ => Chain::new(read_only, self.store.clone()),
+        }
     }
 
     fn is_internal(&self, login: &Login) -> bool {
@@ -182,6 +192,7 @@ impl Registry {
             scrub: Figures::default(),
             login_lines: LoginLines::default(),
             largest: Largest::default(),
+            fill: OnceLock::new(),
         });
         self::metrics::space::register(registry, context.clone());
         Self { context }
@@ -231,6 +242,14 @@ impl Registry {
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         *slot = Arc::new(public);
+    }
+
+    /// From now on fetches what is missing below the paths of these registries. The first call
+    /// counts.
+    pub fn pull_through(&self, from: PullThrough) {
+        let fetched = self.context.metrics.fetched_bytes();
+        let fill = Fill::new(Arc::clone(&self.context.store), from, fetched);
+        let _ = self.context.fill.set(fill);
     }
 
     /// Whether there are users, so that clients send passwords.
@@ -377,7 +396,15 @@ async fn answer_routed(
         client_name,
     };
     match dispatch(context, mapped, &head, body).await {
-        Err(refusal) if refusal.status() == StatusCode::NOT_FOUND => Err(miss()),
+        // Forbidden by a source that is pulled through: the client may have a credential for it.
+        Err(refusal)
+            if matches!(
+                refusal.status(),
+                StatusCode::NOT_FOUND | StatusCode::FORBIDDEN
+            ) =>
+        {
+            Err(miss())
+        }
         answered => answered,
     }
 }

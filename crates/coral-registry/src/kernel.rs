@@ -5,6 +5,9 @@
 //! Why mapping is sound, and why the process cannot be killed by it:
 //! - files of the store under a digest never change and are never truncated; a damaged one is
 //!   replaced by rename, which leaves the mapped one as it was;
+//! - a file that a download appends to is mapped beyond its end. A piece is handed out only of bytes
+//!   that were appended, which never change; if the disk is full, they are cut off, and the
+//!   download has failed;
 //! - only the kernel reads mapped bytes, when they are written to a socket. If it cannot (the disk
 //!   failed, or a person truncated the file), it returns `EFAULT`, and the connection ends; a
 //!   program that read such a page itself would be killed with `SIGBUS`. So mapped pieces are used
@@ -52,7 +55,7 @@ impl Mapped {
     /// Maps a range of a file of the store; `None` if the system refuses.
     pub(crate) fn map(file: &File, start: u64, length: u64) -> Option<Self> {
         let length = usize::try_from(length).ok()?;
-        // SAFETY: the file is content under a digest, which is never written to (see above).
+        // SAFETY: the bytes that are handed out of the mapping never change (see above).
         let map = unsafe { MmapOptions::new().offset(start).len(length).map(file) };
         Some(Self {
             map: Arc::new(map.ok()?),

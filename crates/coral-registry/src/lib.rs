@@ -1,7 +1,7 @@
 //! The registry: one HTTP front (OCI distribution API) over stores.
 //!
 //! It owns the wire protocol and the file-system store with its durability rules. It never talks to
-//! Kubernetes or to another registry. The front knows stores only as [`Source`] (what can be read)
+//! Kubernetes, and to another registry only to fetch what [`PullThrough`] names. The front knows stores only as [`Source`] (what can be read)
 //! and [`Store`] (what can be written), so that sources can be combined and other backends added
 //! without touching the protocol.
 //!
@@ -32,6 +32,7 @@ mod import;
 mod kernel;
 mod layout;
 mod public;
+mod pull_through;
 mod serve;
 mod settings;
 mod stamp;
@@ -46,12 +47,14 @@ pub use import::{ImportError, ImportInto, ImportRules, Imported, Skipped, import
 pub use kernel::keep_memory_together;
 pub use layout::{LayoutError, LayoutFolder};
 pub use public::{PublicPaths, PublicPathsError};
+pub use pull_through::{PullThrough, UpstreamError};
 pub use serve::serve;
 pub use settings::{CollectionSettings, Limits, ScrubSettings, Settings, Writes};
 pub use store::{
     BlobContent, BlobHandle, BlobReader, Bound, Collected, CollectionRules, Damage, Disk,
-    FileStore, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page, PageQuery,
-    PutManifestError, ReadOnlySource, ReferrersPage, ReferrersQuery, RepositoryBytes, RoundEnd,
-    ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store, StoreError,
-    StoredManifest, Transfer, UploadError, UploadId, UploadWriter, first_names, open_store,
+    FileStore, GrowingFile, Idle, ManifestRecord, MinFree, Mounted, NoRoom, OpenError, Pace, Page,
+    PageQuery, PutManifestError, ReadOnlySource, ReferrersPage, ReferrersQuery, RepositoryBytes,
+    RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, Source, Space, SpaceBounds, Store,
+    StoreError, StoredManifest, Transfer, UploadError, UploadId, UploadWriter, first_names,
+    open_store,
 };

@@ -4,6 +4,7 @@ mod chain;
 mod collection;
 mod error;
 mod file;
+mod fill;
 mod referrers;
 mod scrub;
 mod space;
@@ -28,6 +29,8 @@ pub use collection::{Collected, CollectionRules, Pace};
 pub use error::{OpenError, PutManifestError, StoreError, UploadError};
 pub use file::{FileStore, Transfer};
 pub(crate) use file::{TakeError, Transferred};
+pub(crate) use fill::Fill;
+pub use fill::GrowingFile;
 pub use referrers::{ReferrersPage, ReferrersQuery};
 pub use scrub::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, first_names};
 pub use space::{Bound, Disk, MinFree, NoRoom, RepositoryBytes, Space, SpaceBounds};
@@ -82,7 +85,9 @@ pub enum BlobContent {
     File(Arc<File>),
     /// A file that another program may write to: its bytes are copied, never mapped.
     Foreign(Arc<File>),
-    /// Not a local file: an object elsewhere, or content that is still arriving.
+    /// A file that a download appends to while it is read.
+    Growing(GrowingFile),
+    /// Not a local file, such as an object elsewhere.
     Stream(Arc<dyn BlobReader>),
 }
 
@@ -373,6 +378,14 @@ pub trait UploadWriter: Send {
     /// Appends a batch. On an error, what was appended before is kept; but if the storage is full,
     /// everything that this writer appended is removed.
     fn append(&mut self, batch: Vec<Bytes>) -> BoxFuture<'_, Result<(), UploadError>>;
+
+    /// Reserves space on the disk for the upload to grow to `size` bytes, so that a full disk shows
+    /// before they are appended. Does nothing on file systems that cannot.
+    fn reserve(&mut self, size: u64) -> BoxFuture<'_, Result<(), UploadError>>;
+
+    /// Opens the file that bytes are appended to, so that they can be read while more arrive. What
+    /// was appended is in it when [`Self::append`] returns. It stays readable after the commit.
+    fn reader(&mut self) -> BoxFuture<'_, Result<Arc<File>, UploadError>>;
 
     /// Publishes the upload as a blob of its repository. If the digest is wrong, the upload is
     /// deleted.

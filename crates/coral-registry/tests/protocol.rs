@@ -24,6 +24,8 @@ mod manifests;
 mod own_names;
 #[path = "protocol/patience.rs"]
 mod patience;
+#[path = "protocol/pull_through.rs"]
+mod pull_through;
 #[path = "protocol/routes.rs"]
 mod routes;
 #[path = "protocol/scrub.rs"]

@@ -58,6 +58,8 @@ async fn received(signal: Option<&mut Signal>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -67,18 +69,77 @@ mod tests {
         assert!(!ignores_hangup(""));
     }
 
-    #[tokio::test]
-    async fn a_hangup_asks_the_process_to_stop_and_a_second_one_does_not_end_it() {
-        let Some(_) = hangup_unless_ignored().unwrap() else {
-            return;
-        };
-        let mut seen = signal(SignalKind::hangup()).unwrap();
-        let token = shutdown_on_signal().unwrap();
+    /// How long a child may take, on the slowest machine.
+    const PATIENCE: Duration = Duration::from_mins(1);
+    /// Tells the test below that it is the child.
+    const CHILD: &str = "CORAL_TEST_OF_HANGUP";
+
+    /// Runs the test `it` of the same name in a process of its own, so that signals do not depend on
+    /// how this one was started. `sh` sets the disposition.
+    async fn in_a_child(it: &str, trap: &str) {
+        // A signal with a handler has its default disposition in a new program, and one that is
+        // ignored stays ignored.
+        let _handler = signal(SignalKind::hangup()).unwrap();
+        let mut child = tokio::process::Command::new("sh");
+        child.args(["-c", &format!("{trap} exec \"$@\""), "sh"]);
+        child.arg(std::env::current_exe().unwrap());
+        child.args(["--exact", &format!("shutdown::tests::{it}"), "--nocapture"]);
+        child.env(CHILD, "1").kill_on_drop(true);
+        let ended = tokio::time::timeout(PATIENCE, child.output()).await;
+        let output = ended.expect("the child hangs").unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}: {said}", output.status);
+        assert!(said.contains("1 passed"), "{said}");
+    }
+
+    fn is_the_child() -> bool {
+        std::env::var_os(CHILD).is_some()
+    }
+
+    fn hang_up() {
         let own = rustix::process::getpid();
         rustix::process::kill_process(own, rustix::process::Signal::HUP).unwrap();
-        token.cancelled().await;
-        seen.recv().await;
-        rustix::process::kill_process(own, rustix::process::Signal::HUP).unwrap();
-        seen.recv().await;
+    }
+
+    /// Awaits it for at most half of what the parent waits.
+    async fn soon<T>(what: &str, it: impl Future<Output = T>) -> T {
+        let ended = tokio::time::timeout(PATIENCE / 2, it).await;
+        ended.unwrap_or_else(|_| panic!("{what} does not come"))
+    }
+
+    #[tokio::test]
+    async fn a_hangup_asks_the_process_to_stop_and_a_second_one_does_not_end_it() {
+        if !is_the_child() {
+            let name = "a_hangup_asks_the_process_to_stop_and_a_second_one_does_not_end_it";
+            return in_a_child(name, "").await;
+        }
+        assert!(hangup_unless_ignored().unwrap().is_some());
+        let mut seen = signal(SignalKind::hangup()).unwrap();
+        let token = shutdown_on_signal().unwrap();
+        hang_up();
+        soon("the end", token.cancelled()).await;
+        soon("the first", seen.recv()).await;
+        hang_up();
+        soon("the second", seen.recv()).await;
+        // The task that may end the process was woken at the same time.
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_was_started_with_hangup_ignored_keeps_running() {
+        if !is_the_child() {
+            let name = "a_process_that_was_started_with_hangup_ignored_keeps_running";
+            return in_a_child(name, "trap '' HUP;").await;
+        }
+        let token = shutdown_on_signal().unwrap();
+        hang_up();
+        // Had it been heard, then before this one.
+        let own = rustix::process::getpid();
+        rustix::process::kill_process(own, rustix::process::Signal::TERM).unwrap();
+        soon("the end", token.cancelled()).await;
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        assert!(ignores_hangup(&status), "{status}");
     }
 }

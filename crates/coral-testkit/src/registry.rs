@@ -5,6 +5,7 @@ mod auth;
 mod control;
 mod exchange;
 mod fault;
+mod line;
 mod listen;
 mod reply;
 mod route;
@@ -137,6 +138,7 @@ impl FaultRegistry {
             }),
             tokens: Mutex::default(),
             faults: fault::FaultList::default(),
+            line: Arc::default(),
             log: log::RequestLog::default(),
             gates: Mutex::default(),
             connections: AtomicU64::new(0),

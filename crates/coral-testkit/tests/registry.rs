@@ -107,6 +107,29 @@ async fn a_range_is_a_part_of_the_blob() {
 }
 
 #[tokio::test]
+async fn a_body_waits_at_its_gate_and_goes_on_when_it_is_open() {
+    let (registry, built) = with_image().await;
+    let (digest, bytes) = big_blob(&built);
+    let gate = "half".to_owned();
+    registry.fault(Fault::new(Effect::HoldBody {
+        after: 50_000,
+        gate,
+    }));
+    let mut response = ask(&registry, "GET", &format!("/v2/a/b/blobs/{digest}")).await;
+    let mut came = Vec::new();
+    while came.len() < 50_000 {
+        came.extend_from_slice(&response.chunk().await.unwrap().expect("more to come"));
+    }
+    assert_eq!(came, bytes[..50_000]);
+    assert_eq!(registry.requests()[0].sent, 50_000);
+    registry.release("half");
+    while let Some(piece) = response.chunk().await.unwrap() {
+        came.extend_from_slice(&piece);
+    }
+    assert_eq!(came, *bytes);
+}
+
+#[tokio::test]
 async fn blobs_are_pushed_whole_in_chunks_and_by_mount() {
     let registry = FaultRegistry::start().await;
     let digest = Digest::sha256(b"hello, world");

@@ -47,11 +47,8 @@ pub(crate) async fn run(
     let holds_one = matches!(destination, CopyEndpoint::DockerArchive(..));
     let (destination, archive) = destination.begun(Some(&source))?;
     let destination_version = destination.version_to_write(&source, &source_version);
-    let (bars, name, key) = (
-        terminal.clone(),
-        arguments.source.clone(),
-        destination.key(),
-    );
+    let (bars, name) = (terminal.clone(), arguments.source.clone());
+    let (key, own) = (destination.key(), destination.key());
     let site = source.site(&client, &credentials);
     let platforms = if holds_one && arguments.platforms.is_empty() {
         own_platform(&site, &source_version, &arguments.source, terminal).await
@@ -73,14 +70,15 @@ pub(crate) async fn run(
         },
         report: Arc::new(move |event| bars.observe(&alone(&name, key.as_ref()), event)),
     };
-    terminal.observe(&alone(&arguments.source, None), &Event::Started);
+    let subject = alone(&arguments.source, own.as_ref());
+    terminal.observe(&subject, &Event::Started);
     let what = format!("{} was not copied", arguments.source);
     let work = async {
         let failed = |error: &dyn Error| Failure::failed(&what, error);
         let copied = copy_with_retries(&request, &arguments.source, terminal).await;
         let copied = copied.map_err(|error| match error.cause() {
             Cause::After(wait) => {
-                let wait = crate::terminal::seconds(wait);
+                let wait = crate::terminal::wait(wait);
                 failed(&error).hinting(format!("come back in {wait}"))
             }
             _ => failed(&error),
@@ -94,7 +92,7 @@ pub(crate) async fn run(
         copied = work => copied,
         () = stop.cancelled() => Err(Failure::stopped(format!("{what}: it was interrupted"))),
     };
-    terminal.forget(&arguments.source);
+    terminal.forget(&subject);
     client.settle(SETTLING).await;
     let copied = copied?;
     warn_of_missed(&copied, &arguments.source, terminal);
@@ -164,7 +162,7 @@ async fn copy_with_retries(
             Cause::After(asked) => asked.max(wait),
             Cause::Transient | Cause::NoRoom { .. } | Cause::Refusal => wait,
         };
-        let next = crate::terminal::seconds(wait);
+        let next = crate::terminal::wait(wait);
         terminal.line(&format!(
             "failed {source}: {}; retry in {next}",
             error_chain(&error)

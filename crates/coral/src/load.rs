@@ -334,20 +334,25 @@ mod tests {
             ),
             ("mirrors.yaml", include_str!("load/with-build.yaml")),
             ("values.yaml", include_str!("load/values.yaml")),
+            ("values-edge.yaml", "kind: DaemonSet\nreplicaCount: 0\n"),
         ] {
             std::fs::write(folder.path().join(name), text).unwrap();
         }
         let loaded = loaded(folder.path());
         assert_eq!(loaded.problems, Vec::<String>::new());
         assert_eq!(loaded.mirrors.len(), 1);
-        for name in ["docker-compose.yaml", "values.yaml"] {
+        for (name, why) in [
+            ("docker-compose.yaml", "skipped: it is no Kubernetes object"),
+            ("values.yaml", "skipped: it is no Kubernetes object"),
+            (
+                "values-edge.yaml",
+                "DaemonSet \"\" is skipped: it has no apiVersion",
+            ),
+        ] {
             let told = loaded.warnings.iter().filter(|it| it.contains(name));
             let told: Vec<_> = told.collect();
             assert_eq!(told.len(), 1, "{:?}", loaded.warnings);
-            assert!(
-                told[0].contains("skipped: it is no Kubernetes object"),
-                "{told:?}"
-            );
+            assert!(told[0].contains(why), "{told:?}");
         }
     }
 }

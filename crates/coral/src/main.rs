@@ -22,6 +22,7 @@ mod image;
 mod load;
 mod mirror;
 mod own_image;
+mod pull_through;
 mod registry;
 mod report;
 mod shell;

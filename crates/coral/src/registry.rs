@@ -37,6 +37,11 @@ pub(crate) async fn serve(
     terminal: &Terminal,
 ) -> Result<ExitCode, Failure> {
     let options = arguments.registry;
+    if options.is_read_only() && arguments.pull_through.is_wanted() {
+        return Err(Failure::input(
+            "--read-only and --pull-through: what is fetched is stored; leave one of the two out",
+        ));
+    }
     let files = (users_file(&options), certificate_files(&options));
     let public_file = public_file(&options);
     let token_keys_file = token_keys_file(&options);
@@ -52,6 +57,9 @@ pub(crate) async fn serve(
     let opened = open(&arguments.storage, None, &serving).await;
     let mut opened = opened.map_err(|failure| hinted(failure, &arguments.storage))?;
     opened.registry.configure(settings);
+    let this = (address, options.names());
+    let from = &arguments.pull_through;
+    from.apply(&opened.registry, &arguments.client, this, terminal)?;
     publish_at_start(&opened.registry, &options, terminal);
     take_token_keys_at_start(&opened.registry, &options, terminal);
     warn_of_users(&warnings, terminal);

@@ -11,7 +11,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use coral_mirror::{Event, Observer, Subject};
+use coral_mirror::{Event, Key, Observer, Subject};
 use coral_rt::LogFormat;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar};
 use jiff::Timestamp;
@@ -37,9 +37,26 @@ struct Inner {
     shown: Mutex<Shown>,
 }
 
+/// What a line or a bar is about: a source, and the destination if there is one. A source that is
+/// copied to two destinations is two images.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Image {
+    source: String,
+    key: Option<Key>,
+}
+
+impl Image {
+    fn from_subject(subject: &Subject<'_>) -> Self {
+        Self {
+            source: subject.source.to_owned(),
+            key: subject.key.cloned(),
+        }
+    }
+}
+
 #[derive(Default)]
 struct Shown {
-    running: HashMap<String, ProgressBar>,
+    running: HashMap<Image, ProgressBar>,
     /// What was last said of each image.
     said: LastLines,
     /// Hosts that cannot be reached.
@@ -55,7 +72,10 @@ impl Terminal {
     /// With `Json`, every line is a JSON object, like the log.
     pub(crate) fn new(format: LogFormat) -> Self {
         let is_terminal = io::stderr().is_terminal() && format == LogFormat::Text;
-        let bars = MultiProgress::new();
+        Self::drawing(is_terminal, MultiProgress::new(), format)
+    }
+
+    fn drawing(is_terminal: bool, bars: MultiProgress, format: LogFormat) -> Self {
         Self(Arc::new(Inner {
             bars,
             is_terminal,
@@ -89,30 +109,34 @@ impl Terminal {
         self.0.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin_bar(&self, name: &str) {
+    fn begin_bar(&self, image: Image) {
         if !self.0.is_terminal {
             return;
         }
         let bar = self.0.bars.add(ProgressBar::new(0));
-        bar_line().begin(&bar, name);
+        bar_line().begin(&bar, &image.source);
         bar.enable_steady_tick(Duration::from_millis(200));
-        let before = self.shown().running.insert(name.to_owned(), bar);
+        let before = self.shown().running.insert(image, bar);
         if let Some(before) = before {
             before.finish_and_clear();
         }
     }
 
-    fn with_bar(&self, name: &str, change: impl FnOnce(&ProgressBar)) {
+    fn with_bar(&self, image: &Image, change: impl FnOnce(&ProgressBar)) {
         if self.0.is_terminal
-            && let Some(bar) = self.shown().running.get(name)
+            && let Some(bar) = self.shown().running.get(image)
         {
             change(bar);
         }
     }
 
     /// Removes the bar of a copy.
-    pub(crate) fn forget(&self, name: &str) {
-        if let Some(bar) = self.shown().running.remove(name) {
+    pub(crate) fn forget(&self, subject: &Subject<'_>) {
+        self.forget_image(&Image::from_subject(subject));
+    }
+
+    fn forget_image(&self, image: &Image) {
+        if let Some(bar) = self.shown().running.remove(image) {
             bar.finish_and_clear();
         }
     }
@@ -135,8 +159,8 @@ impl Terminal {
     }
 
     /// Prints a line about an image, unless the last line about it said the same.
-    fn say(&self, name: &str, gist: &str, line: &str, fields: Map<String, Value>) {
-        let is_new = self.shown().said.is_new(name, gist);
+    fn say(&self, image: &Image, gist: &str, line: &str, fields: Map<String, Value>) {
+        let is_new = self.shown().said.is_new(image, gist);
         if is_new {
             self.tell(line, fields);
         }
@@ -146,16 +170,17 @@ impl Terminal {
 impl Observer for Terminal {
     fn observe(&self, subject: &Subject<'_>, event: &Event<'_>) {
         let (source, key) = (subject.source, subject.key);
+        let image = Image::from_subject(subject);
         match event {
-            Event::Started => self.begin_bar(source),
-            Event::Sized { bytes } => self.with_bar(source, |bar| {
+            Event::Started => self.begin_bar(image),
+            Event::Sized { bytes } => self.with_bar(&image, |bar| {
                 bar_line().show_sizes(bar);
                 bar.inc_length(*bytes);
             }),
             Event::Moved { bytes } | Event::Spared { bytes } => {
-                self.with_bar(source, |bar| bar.inc(*bytes));
+                self.with_bar(&image, |bar| bar.inc(*bytes));
             }
-            Event::Ended => self.forget(source),
+            Event::Ended => self.forget_image(&image),
             Event::Mirrored { .. }
             | Event::UpToDate { .. }
             | Event::Damaged { .. }
@@ -169,10 +194,10 @@ impl Observer for Terminal {
             | Event::WouldPrune { .. }
             | Event::Unmatched { .. }
             | Event::Failed { .. } => {
-                self.forget(source);
+                self.forget_image(&image);
                 let (gist, line) = describe(source, key, event);
                 match self.saying(source, event) {
-                    Verbosity::Whole => self.say(source, &gist, &line, fields(source, key, event)),
+                    Verbosity::Whole => self.say(&image, &gist, &line, fields(source, key, event)),
                     Verbosity::Others => {
                         if let Event::Failed { error, .. } = event {
                             self.line(&format!(
@@ -198,6 +223,19 @@ fn object(text: &str, mut fields: Map<String, Value>, now: Timestamp) -> Value {
     };
     fields.insert("message".to_owned(), message.into());
     json!({"timestamp": now, "level": level, "fields": fields, "target": "coral"})
+}
+
+/// A time to wait, for people: as [`seconds`], but rounded up, so that a short wait is not shown as
+/// 0.0 s and none seems over too early.
+pub(crate) fn wait(time: Duration) -> String {
+    let unit = if time < Duration::from_secs(10) {
+        100
+    } else {
+        1000
+    };
+    let units = time.as_millis().div_ceil(unit);
+    let millis = u64::try_from(units * unit).unwrap_or(u64::MAX);
+    seconds(Duration::from_millis(millis))
 }
 
 /// A time for people: tenths of a second below ten seconds, then whole units.
@@ -264,7 +302,73 @@ fn harmless(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use coral_image::{Digest, ImageRef};
+    use indicatif::ProgressDrawTarget;
+
     use super::*;
+
+    fn key(destination: &str) -> Key {
+        Key::from_reference(&ImageRef::parse(destination).unwrap())
+    }
+
+    fn subject<'a>(source: &'a str, key: &'a Key) -> Subject<'a> {
+        Subject {
+            mirror: None,
+            source,
+            key: Some(key),
+        }
+    }
+
+    /// Regression: the end of one copy removed the bar of the other.
+    #[test]
+    fn a_source_that_is_copied_to_two_destinations_has_two_bars() {
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+        let terminal = Terminal::drawing(true, bars, LogFormat::Text);
+        let keys = [key("one:5000/a:1"), key("two:5000/a:1")];
+        let [one, two] = keys.each_ref().map(|key| subject("quay.io/a:1", key));
+        terminal.observe(&one, &Event::Started);
+        terminal.observe(&two, &Event::Started);
+        terminal.observe(&one, &Event::Ended);
+        terminal.observe(&two, &Event::Sized { bytes: 7 });
+        let lengths: Vec<_> = terminal
+            .shown()
+            .running
+            .values()
+            .map(|it| it.length())
+            .collect();
+        assert_eq!(lengths, [Some(7)]);
+        terminal.observe(&two, &Event::Ended);
+        assert!(terminal.shown().running.is_empty());
+    }
+
+    /// Regression: the line about the second destination was taken for a repetition of the first.
+    #[test]
+    fn a_source_that_arrived_at_two_destinations_is_told_of_twice() {
+        let mut said = LastLines::default();
+        let gist = Digest::sha256(b"a").to_string();
+        let images = ["one:5000/a:1", "two:5000/a:1"]
+            .map(|destination| Image::from_subject(&subject("quay.io/a:1", &key(destination))));
+        let is_new = images.each_ref().map(|image| said.is_new(image, &gist));
+        assert_eq!(is_new, [true, true]);
+        assert!(!said.is_new(&images[0], &gist));
+    }
+
+    #[test]
+    fn a_short_wait_is_not_shown_as_none_and_no_wait_as_shorter_than_it_is() {
+        for (millis, expected) in [
+            (0, "0.0 s"),
+            (1, "0.1 s"),
+            (49, "0.1 s"),
+            (200, "0.2 s"),
+            (9_901, "10 s"),
+            (32_000, "32 s"),
+            (32_001, "33 s"),
+            (3_600_000, "60 minutes"),
+        ] {
+            assert_eq!(wait(Duration::from_millis(millis)), expected, "{millis}");
+        }
+        assert_eq!(seconds(Duration::from_millis(3)), "0.0 s");
+    }
 
     #[test]
     fn foreign_control_characters_do_not_reach_the_terminal() {

@@ -58,6 +58,9 @@ pub(crate) async fn run(arguments: UpArguments, terminal: &Terminal) -> Result<E
     // Before the first client is served.
     let mut embedded = Embedded::new(opened.registry.clone(), &serving, arguments.host.clone());
     embedded.apply(loaded.registry, &loaded.broken);
+    let this = (address, arguments.host.as_slice());
+    let from = &arguments.pull_through;
+    from.apply(&opened.registry, &arguments.client, this, terminal)?;
     registry::warn_of_plain_passwords(&opened.registry, &serving.tls, address, terminal);
     let users = "spec.auth of a Registry document";
     registry::warn_of_openness(&opened.registry, address, users, terminal);

@@ -48,6 +48,12 @@ impl FaultServer {
         self.host.replace(':', "_")
     }
 
+    /// Kills it: nothing listens at its address any more.
+    pub fn kill(&mut self) {
+        self.process.signal("KILL");
+        self.process.wait(Duration::from_mins(2));
+    }
+
     /// The process, for signals.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -61,6 +67,11 @@ impl FaultServer {
     /// Adds a fault.
     pub fn fault(&self, fault: &Value) {
         self.control("POST", "faults", Some(&Value::Array(vec![fault.clone()])));
+    }
+
+    /// Takes every fault away.
+    pub fn clear_faults(&self) {
+        self.control("DELETE", "faults", None);
     }
 
     /// Opens a gate that requests are held at.
@@ -118,6 +129,8 @@ pub struct Request {
     pub range: Option<String>,
     /// Bytes of the answer's body so far.
     pub sent: u64,
+    /// The status of the answer; 0 while there is none.
+    pub status: u64,
 }
 
 impl Request {
@@ -128,6 +141,7 @@ impl Request {
             path: text("path").unwrap_or_default(),
             range: text("range"),
             sent: value["sent"].as_u64().unwrap_or_default(),
+            status: value["status"].as_u64().unwrap_or_default(),
         }
     }
 

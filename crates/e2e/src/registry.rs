@@ -42,22 +42,29 @@ pub struct RegistryServer {
 impl RegistryServer {
     /// Starts one that allows anonymous reads and writes.
     pub fn start(kind: Kind) -> Self {
-        Self::start_with(kind, None)
+        Self::start_with(kind, 200, |_| String::new())
     }
 
     /// Starts one that asks for a user.
     pub fn start_for(kind: Kind, user: User) -> Self {
-        Self::start_with(kind, Some(user))
+        crate::secrets::password(user.name, user.password);
+        Self::start_with(kind, 401, |folder| htpasswd(folder, user))
     }
 
-    fn start_with(kind: Kind, user: Option<User>) -> Self {
-        if let Some(user) = user {
-            crate::secrets::password(user.name, user.password);
-        }
+    /// Starts one that is a pull-through cache of the registry at a URL.
+    pub fn start_cache_of(kind: Kind, url: &str) -> Self {
+        let proxy = format!("proxy: {{remoteurl: \"{url}\"}}\n");
+        Self::start_with(kind, 200, |_| proxy)
+    }
+
+    /// `more` makes further lines of its configuration; `expected` is its answer to an anonymous
+    /// client.
+    fn start_with(kind: Kind, expected: u16, more: impl FnOnce(&Path) -> String) -> Self {
         let folder = scratch();
         let port = free_port();
         let config = folder.path().join("config.yml");
-        fs::write(&config, configuration(folder.path(), port, user)).expect("scratch is writable");
+        let text = configuration(folder.path(), port) + &more(folder.path());
+        fs::write(&config, text).expect("scratch is writable");
         let program = kind.program();
         let mut process = launch(kind, folder.path());
         until(
@@ -69,7 +76,6 @@ impl RegistryServer {
                     "{program} ended:\n{}",
                     process.shown()
                 );
-                let expected = if user.is_some() { 401 } else { 200 };
                 (get(&format!("http://127.0.0.1:{port}/v2/")).status == expected).then_some(())
             },
         );
@@ -127,14 +133,12 @@ fn launch(kind: Kind, folder: &Path) -> Process {
     Process::start(&mut command)
 }
 
-fn configuration(folder: &Path, port: u16, user: Option<User>) -> String {
-    let auth = user.map(|user| htpasswd(folder, user));
+fn configuration(folder: &Path, port: u16) -> String {
     format!(
         "version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n\
          storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n\
-         http: {{addr: \"127.0.0.1:{port}\"}}\n{}",
-        folder.join("data").display(),
-        auth.unwrap_or_default()
+         http: {{addr: \"127.0.0.1:{port}\"}}\n",
+        folder.join("data").display()
     )
 }
 

@@ -78,6 +78,10 @@ fn a_workflow_has_no_right_that_it_does_not_name() {
             .lines()
             .filter(|line| line.trim_end().ends_with(": write"));
         assert!(writes.count() == 0 || name == "release.yml", "{name}");
+        // Otherwise the token stays in the checkout, for every later step.
+        let checkouts = text.matches("uses: actions/checkout@").count();
+        let without_token = text.matches("persist-credentials: false").count();
+        assert_eq!(checkouts, without_token, "{name}");
     }
 }
 
@@ -96,6 +100,14 @@ fn every_form_of_an_issue_asks_for_something() {
         }
         assert!(text.contains("required: true"), "{name}");
     }
+    let chooser = read(".github/ISSUE_TEMPLATE/config.yml");
+    let link = "\n    url: https://github.com/";
+    let (_, url) = chooser
+        .split_once(link)
+        .expect("a link to report a vulnerability");
+    let (repository, _) = url.split_once("/security/advisories/new\n").unwrap();
+    let command = format!("gh attestation verify coral-*.tar.gz --repo {repository}\n");
+    assert!(read("SECURITY.md").contains(&command), "{repository}");
     let bug = read(".github/ISSUE_TEMPLATE/bug.yml");
     for asked in ["coral --version", "Command", "YAML", "coral doctor"] {
         assert!(bug.contains(asked), "{asked}");
@@ -115,6 +127,28 @@ fn the_site_and_the_workflow_build_the_book_as_the_tests_do() {
     let book = read("docs/book.toml");
     assert!(book.contains("build-dir = \"../target/book\""));
     assert!(read("netlify.toml").contains("publish = \"target/book\""));
+}
+
+/// Regression: a change of the files that the guide includes did not build the site anew.
+#[test]
+fn the_site_is_built_anew_when_a_file_changes_that_the_book_includes() {
+    let mut found = 0;
+    for (page, text) in files("docs/src/guide") {
+        let includes = text.split("{{#include ../../../").skip(1);
+        for path in includes.filter_map(|rest| rest.split("}}").next()) {
+            let (folder, _) = path.rsplit_once('/').unwrap();
+            let site = read("netlify.toml");
+            let mut ignore = site.lines().filter(|line| line.starts_with("ignore = "));
+            let ignore = ignore.next().unwrap();
+            assert!(ignore.contains(&format!(" {folder} ")), "{page}: {path}");
+            let workflow = read(".github/workflows/docs.yml");
+            let trigger = format!(" {folder}/**,");
+            let triggers = workflow.matches(&trigger);
+            assert_eq!(triggers.count(), 2, "{page}: {path}");
+            found += 1;
+        }
+    }
+    assert!(found > 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 
 use super::check::{check, duplicates, unknown};
 use super::finding::Findings;
-use super::node::{Node, Value};
+use super::node::{Entry, Node, Value};
 use super::suggestion::{hint, nearest, shown};
 use super::{Object, bounds};
 use crate::image_build::{ImageBuild, ImageBuildSpec};
@@ -110,6 +110,10 @@ pub(super) fn read(
         let reason = "it is no Kubernetes object: it has no kind, metadata or spec".to_owned();
         return Some(skipped(node, "", reason));
     }
+    if let Some(kind) = kind_of_another_program(node) {
+        let reason = "it has no apiVersion, and its kind is not one of Coral's".to_owned();
+        return Some(skipped(node, kind, reason));
+    }
     let kind_given = header(node, "kind", "kind: RegistryMirror", findings);
     let example = match kind_given {
         Some(known) if !kind::ALL.contains(&known) => "apiVersion: v1",
@@ -147,11 +151,34 @@ pub(super) fn read(
 /// head.
 fn is_no_object(node: &Node) -> bool {
     const OBJECT: [&str; 5] = ["kind", "metadata", "spec", "status", "repositories"];
-    let entries = node.entries();
-    let belongs = |key: &str| OBJECT.contains(&key) || nearest(key, &OBJECT).is_some();
+    let has_version = node.get("apiVersion").is_some();
+    let belongs = |entry: &Entry| match entry.key.as_str() {
+        // Charts have values of this name too, with an empty text or a mapping.
+        "kind" if !has_version => entry.value.text().is_some_and(|kind| !kind.is_empty()),
+        key => OBJECT.contains(&key) || nearest(key, &OBJECT).is_some(),
+    };
     let version = node.get("apiVersion").and_then(Node::text);
     let is_ours = version.is_some_and(|version| version.contains(GROUP));
-    !entries.is_empty() && !is_ours && !entries.iter().any(|entry| belongs(&entry.key))
+    !node.entries().is_empty() && !is_ours && !node.entries().iter().any(belongs)
+}
+
+/// The kind of a document without an `apiVersion`, if it is neither one that Coral reads nor similar
+/// to one, and nothing else in the document is a mirror's. The values of a Helm chart often say
+/// `kind: Deployment`.
+fn kind_of_another_program(node: &Node) -> Option<&str> {
+    const READ: [&str; 2] = ["Secret", "List"];
+    let is_version = |key: &str| key == "apiVersion" || nearest(key, &TOP) == Some("apiVersion");
+    let kind = node.get("kind").and_then(Node::text)?;
+    let is_ours = kind.is_empty()
+        || [&kind::ALL[..], &READ]
+            .iter()
+            .any(|kinds| nearest(kind, kinds).is_some())
+        || node.entries().iter().any(|entry| is_version(&entry.key))
+        || [Some(node), node.get("spec")]
+            .into_iter()
+            .flatten()
+            .any(|it| it.get("repositories").is_some());
+    (!is_ours).then_some(kind)
 }
 
 /// The text of `apiVersion` or `kind`, which every object has.

@@ -14,13 +14,14 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::reason;
+use crate::advice::{Means, in_cluster};
 use crate::results::Told;
 use pod::{
     current_step, disruption, failed_step, last_end, phase_of, pod_condition, unschedulable,
     user_namespaces, waiting,
 };
 use reports::push_report;
-use text::{lines, masked};
+use text::{advised, lines, masked};
 
 pub(super) use pod::{has_ended, has_pushed};
 pub(super) use reports::{Reports, reports, words};
@@ -282,8 +283,13 @@ fn step_failed(step: Step, ended: &ContainerStateTerminated) -> Standing {
         }
         Some(why) => format!("the step {name} ended with exit code {code}: {why}"),
     };
+    let lines = lines(ended).map(|lines| match step {
+        Step::Fetch | Step::Push => in_cluster(&lines, Means::Build),
+        // The words of the user's container.
+        Step::Build => lines,
+    });
     Standing {
-        lines: lines(ended),
+        lines,
         ..Standing::failed(reason, says)
     }
 }
@@ -303,7 +309,7 @@ fn succeeded(pod: &Pod, told: Option<&Told>) -> Standing {
                     format!("the image {} is pushed", report.digest),
                 ),
                 Some(output) => Standing {
-                    lines: output.message.as_deref().map(masked),
+                    lines: output.message.as_deref().map(advised),
                     ..Standing::failed(
                         reason::ALSO_TO_FAILED,
                         format!(

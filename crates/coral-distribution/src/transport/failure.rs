@@ -98,16 +98,23 @@ fn not_http(url: &Url, given: &HostOptions, cause: &str) -> Problem {
     }
 }
 
+/// Advice if a registry gave a URL with `https` to a server that speaks plain HTTP: no option of the
+/// user changes the scheme of such a URL.
+pub(super) fn wrong_scheme(url: &Url) -> String {
+    format!(
+        "the registry gave the address {} and {} speaks plain HTTP there: correct the external \
+         address in the registry's configuration",
+        location::shown(url),
+        url_authority(url)
+    )
+}
+
 fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem {
     use rustls::{CertificateError, Error as Tls};
     let host = url_authority(url);
     let advice = match error {
         // Plain HTTP is configured, so the URL with https came from a registry.
-        Tls::InvalidMessage(_) if given.plain_http => format!(
-            "the registry gave the address {} and {host} speaks plain HTTP there: correct the \
-             external address in the registry's configuration",
-            location::shown(url)
-        ),
+        Tls::InvalidMessage(_) if given.plain_http => wrong_scheme(url),
         Tls::InvalidMessage(_) => {
             format!("if {host} speaks plain HTTP, use --plain-http {host}")
         }

@@ -262,6 +262,22 @@ async fn a_registry_over_https_cannot_lead_to_plain_http() {
     assert!(elsewhere.requests().is_empty());
 }
 
+/// Regression: the advice was --plain-http, which has no effect on an address with https.
+#[tokio::test]
+async fn a_redirect_to_https_where_plain_http_is_spoken_is_told_as_the_registrys_mistake() {
+    let registry = FaultRegistry::start_tls().await;
+    let elsewhere = FaultRegistry::start().await;
+    let to = format!("https://{}", elsewhere.host());
+    registry.fault(Fault::new(Effect::Redirect { to: to.clone() }));
+    let client = with(&registry, trusting(&registry), credentials(&registry));
+    let error = client.head(&tag("1")).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("gave the address {to}/")),
+        "{error}"
+    );
+    assert!(!error.contains("--plain-http"), "{error}");
+}
+
 #[tokio::test]
 async fn a_registry_over_https_cannot_send_passwords_to_a_plain_token_server() {
     let tokens = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;

@@ -297,8 +297,10 @@ enum ManifestRead {
 }
 
 impl CatalogueState {
+    /// Whether there is nothing to mount from. Images that another copy is reading right now may
+    /// have any blob.
     fn is_empty(&self) -> bool {
-        self.blobs.is_empty() && !self.has_unread()
+        self.blobs.is_empty() && self.reading.is_empty() && !self.has_unread()
     }
 
     fn has_unread(&self) -> bool {
@@ -460,6 +462,31 @@ mod tests {
         assert_eq!(catalogue.state().take_unread(), [(image.clone(), host())]);
         catalogue.compared(&image, &host(), Some(digest(1)));
         assert!(!catalogue.state().has_unread(), "it is being read");
+    }
+
+    /// Regression: a copy that came while another one read the first manifests sent its blobs.
+    #[tokio::test]
+    async fn a_copy_waits_for_the_manifests_that_another_copy_is_reading() {
+        let candidates = Candidates {
+            catalogue: Catalogue::default(),
+            client: Client::new(ClientOptions::default()).unwrap(),
+            credentials: Arc::default(),
+        };
+        let catalogue = &candidates.catalogue;
+        catalogue.state().hints = Some(MountHints::Absent);
+        let before = candidates.before_push().await;
+        assert!(matches!(before, Before::Nothing), "there is no image");
+        catalogue.compared(&key("a", "1"), &host(), Some(digest(1)));
+        let read = catalogue.state().take_unread();
+        assert_eq!(read.len(), 1);
+        let before = candidates.before_push().await;
+        assert!(
+            matches!(before, PushPreparation::SearchCatalogue),
+            "it is being read"
+        );
+        catalogue.state().reading.clear();
+        let before = candidates.before_push().await;
+        assert!(matches!(before, Before::Nothing), "it had no blob");
     }
 
     /// Regression: lists of tags that took all of the time left none to the manifests.

@@ -10,6 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use http_body::{Frame, SizeHint};
 use prometheus_client::metrics::counter::Counter;
@@ -19,7 +21,7 @@ use tokio::time::Sleep;
 
 use super::range::Span;
 use crate::kernel::Mapped;
-use crate::store::{BlobContent, StoreError};
+use crate::store::{BlobContent, GrowingFile, StoreError};
 
 /// How many bytes of a file are read at once.
 const PIECE: usize = 256 * 1024;
@@ -50,6 +52,7 @@ pub(super) struct RangeBody {
 
 enum Pieces {
     File(FilePieces),
+    Growing(GrowingPieces),
     Stream(StreamPieces),
 }
 
@@ -57,10 +60,13 @@ impl RangeBody {
     pub(super) fn new(content: BlobContent, span: Span, wire: Wire, sent: Counter) -> Self {
         let pieces = match content {
             BlobContent::File(file) => {
-                let mapped = (wire == Wire::Untouched && span.length >= LEAST_MAPPED)
-                    .then(|| Mapped::map(&file, span.start, span.length))
-                    .flatten();
+                let mapped = mapped(&file, span, wire);
                 Pieces::File(FilePieces::new(file, mapped))
+            }
+            BlobContent::Growing(growing) => {
+                let mapped = mapped(growing.file(), span, wire);
+                let file = FilePieces::new(Arc::clone(growing.file()), mapped);
+                Pieces::Growing(GrowingPieces::new(growing, file))
             }
             BlobContent::Foreign(file) => Pieces::File(FilePieces::new(file, None)),
             BlobContent::Stream(reader) => {
@@ -99,6 +105,7 @@ impl http_body::Body for RangeBody {
         }
         let piece = match &mut self.pieces {
             Pieces::File(file) => ready!(file.poll_piece(rest, cx)),
+            Pieces::Growing(growing) => ready!(growing.poll_piece(rest, cx)),
             Pieces::Stream(stream) => ready!(stream.poll_piece(rest, cx)),
         };
         Poll::Ready(Some(match piece {
@@ -118,6 +125,80 @@ impl http_body::Body for RangeBody {
     }
 }
 
+fn mapped(file: &File, span: Span, wire: Wire) -> Option<Mapped> {
+    let is_worth_it = wire == Wire::Untouched && span.length >= LEAST_MAPPED;
+    is_worth_it
+        .then(|| Mapped::map(file, span.start, span.length))
+        .flatten()
+}
+
+/// The end of a body whose source failed.
+fn cut_off(error: StoreError) -> io::Error {
+    let reason = std::error::Error::source(&error).map(ToString::to_string);
+    let category = error.category();
+    tracing::error!(
+        category,
+        reason,
+        "a blob was cut off while it was sent: {error}"
+    );
+    io::Error::other(error)
+}
+
+/// The end of a body whose source sends nothing.
+fn stalled(rest: Span) -> io::Error {
+    let seconds = STALL.as_secs();
+    tracing::error!(
+        missing = rest.length,
+        seconds,
+        "a blob was cut off while it was sent: its source sent nothing for that long"
+    );
+    io::ErrorKind::TimedOut.into()
+}
+
+/// The content of a file that grows, as far as it may be read.
+struct GrowingPieces {
+    growing: GrowingFile,
+    file: FilePieces,
+    /// How many bytes of the file may be read.
+    readable: u64,
+    /// Set while waiting for more.
+    waiting: Option<BoxFuture<'static, io::Result<u64>>>,
+}
+
+impl GrowingPieces {
+    fn new(growing: GrowingFile, file: FilePieces) -> Self {
+        Self {
+            growing,
+            file,
+            readable: 0,
+            waiting: None,
+        }
+    }
+
+    fn poll_piece(&mut self, rest: Span, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        while self.readable <= rest.start {
+            let more = || self.growing.clone().readable_beyond(rest.start);
+            let waiting = self.waiting.get_or_insert_with(|| {
+                let more = tokio::time::timeout(STALL, more());
+                let more = more.map(move |more| match more {
+                    Ok(readable) => readable.map_err(cut_off),
+                    Err(_) => Err(stalled(rest)),
+                });
+                more.boxed()
+            });
+            let readable = ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+            match readable {
+                Ok(readable) => self.readable = readable,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        let start = rest.start;
+        let length = rest.length.min(self.readable - start);
+        self.file.poll_piece(Span { start, length }, cx)
+    }
+}
+
 /// The content of a stream, piece by piece.
 struct StreamPieces {
     stream: BoxStream<'static, Result<Bytes, StoreError>>,
@@ -131,13 +212,7 @@ impl StreamPieces {
         loop {
             let Poll::Ready(next) = self.stream.as_mut().poll_next(cx) else {
                 ready!(self.poll_alarm(cx));
-                let seconds = STALL.as_secs();
-                tracing::error!(
-                    missing = rest.length,
-                    seconds,
-                    "a blob was cut off while it was sent: its source sent nothing for that long"
-                );
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                return Poll::Ready(Err(stalled(rest)));
             };
             match next {
                 None => {
@@ -153,16 +228,7 @@ impl StreamPieces {
                     bytes.truncate(usize::try_from(rest.length).unwrap_or(usize::MAX));
                     return Poll::Ready(Ok(bytes));
                 }
-                Some(Err(error)) => {
-                    let reason = std::error::Error::source(&error).map(ToString::to_string);
-                    let category = error.category();
-                    tracing::error!(
-                        category,
-                        reason,
-                        "a blob was cut off while it was sent: {error}"
-                    );
-                    return Poll::Ready(Err(io::Error::other(error)));
-                }
+                Some(Err(error)) => return Poll::Ready(Err(cut_off(error))),
             }
         }
     }
@@ -204,11 +270,13 @@ impl FilePieces {
             reading
         } else {
             let start = rest.start;
+            let most =
+                |piece: usize| usize::try_from(rest.length).map_or(piece, |it| it.min(piece));
             let mapped = self.mapped.as_ref();
-            if let Some(bytes) = mapped.and_then(|mapped| mapped.piece(start, MAPPED_PIECE)) {
+            if let Some(bytes) = mapped.and_then(|it| it.piece(start, most(MAPPED_PIECE))) {
                 return Poll::Ready(Ok(bytes));
             }
-            let wanted = usize::try_from(rest.length).map_or(PIECE, |rest| rest.min(PIECE));
+            let wanted = most(PIECE);
             let mut buffer = self.buffers.take(wanted);
             if let Some(read) = read_cached(&self.file, &mut buffer[..wanted], start) {
                 return Poll::Ready(read.map(|length| self.piece(buffer, length)));

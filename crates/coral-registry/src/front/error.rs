@@ -4,16 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use coral_distribution::Category;
 use coral_image::ManifestError;
 use http::header::RETRY_AFTER;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{Response, header};
+use crate::pull_through::UpstreamError;
 use crate::store::{PutManifestError, StoreError, UploadError};
 
 /// How long clients are told to wait while other content is being verified.
 const WAIT_FOR_LOOK: Duration = Duration::from_secs(5);
+
+/// How long clients are told to wait if a source that is pulled through has too many requests and
+/// does not say for how long.
+const WAIT_FOR_SOURCE: Duration = Duration::from_mins(1);
 
 /// The codes of the specification, and codes of its predecessor where it has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +196,7 @@ impl From<StoreError> for Refusal {
                 Code::Unknown,
                 "the registry's storage is not available; its log has the details",
             ),
+            StoreError::Upstream(error) => return of_upstream(error),
             StoreError::Closed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 Code::Unknown,
@@ -206,6 +213,30 @@ impl From<StoreError> for Refusal {
             refusal.cause = Some(Box::new(error));
         }
         refusal
+    }
+}
+
+/// The answer when a registry that is pulled through failed; the failure was logged there.
+fn of_upstream(error: &UpstreamError) -> Refusal {
+    match error.category {
+        Category::RateLimited => {
+            let wait = error.retry_after.unwrap_or(WAIT_FOR_SOURCE);
+            Refusal::later(wait, format!("pulled through: {error}"))
+        }
+        // Many registries answer this for a repository that does not exist, too.
+        Category::Unauthorized | Category::Forbidden => Refusal::new(
+            StatusCode::FORBIDDEN,
+            Code::Denied,
+            format!(
+                "pulled through: {error}; the source does not let this registry read the \
+                 repository, or has no such repository"
+            ),
+        ),
+        _ => Refusal::new(
+            StatusCode::BAD_GATEWAY,
+            Code::Unknown,
+            format!("pulled through: {error}"),
+        ),
     }
 }
 

@@ -16,6 +16,7 @@ use super::upload_slots::Owner;
 use crate::access::{Caller, Login, Offered, Rejected, Right, Session};
 use crate::public::PublicPaths;
 use crate::settings::{Settings, Writes};
+use crate::store::Fill;
 
 /// The challenge that every client of the API understands (RFC 7617).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Basic realm=\"coral\"");
@@ -32,9 +33,15 @@ pub(crate) struct Visitor {
     from: Peer,
     pub(crate) settings: Arc<Settings>,
     public: Arc<PublicPaths>,
+    pub(crate) fill: Option<Fill>,
 }
 
 impl Visitor {
+    /// Whether this is the embedding program, such as a mirror beside the registry.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.caller == Caller::Internal
+    }
+
     pub(crate) fn session(&self) -> Session<'_> {
         Session {
             caller: &self.caller,
@@ -95,6 +102,7 @@ pub(super) async fn admit(
         from,
         settings,
         public: context.public(),
+        fill: context.fill(),
     })
 }
 
@@ -126,6 +134,7 @@ pub(super) fn anonymous(context: &Context, settings: Arc<Settings>, from: Peer) 
         from,
         settings,
         public: context.public(),
+        fill: context.fill(),
     }
 }
 
@@ -156,7 +165,14 @@ pub(super) fn allow(visitor: &Visitor, route: &Route, method: &Method) -> Result
     if is_read_only && right != Right::Pull {
         return Err(refuse_write("this repository is read-only"));
     }
-    let refused = visitor.settings.writes == Writes::Refused && visitor.caller != Caller::Internal;
+    // Apart from the mirrors beside it, only the source decides what is there.
+    let is_filled = |path| visitor.fill.as_ref().is_some_and(|fill| fill.covers(path));
+    if right != Right::Pull && !visitor.is_internal() && route.repository().is_some_and(is_filled) {
+        return Err(refuse_write(
+            "this repository is pulled through from its source",
+        ));
+    }
+    let refused = visitor.settings.writes == Writes::Refused && !visitor.is_internal();
     if refused && right != Right::Pull {
         return Err(refuse_write("the registry is read-only"));
     }

@@ -56,6 +56,7 @@ pub(crate) struct Metrics {
     seconds: Family<RouteLabels, Histogram>,
     bytes_in: Counter,
     bytes_out: Counter,
+    fetched_bytes: Counter,
     open_uploads: Gauge,
     logins: Family<LoginLabels, Counter>,
 }
@@ -73,6 +74,7 @@ impl Metrics {
             }),
             bytes_in: Counter::default(),
             bytes_out: Counter::default(),
+            fetched_bytes: Counter::default(),
             open_uploads: Gauge::default(),
             logins: Family::default(),
         };
@@ -92,6 +94,11 @@ impl Metrics {
                 "sent_bytes",
                 "Bytes of blobs and manifests sent",
                 &metrics.bytes_out,
+            ),
+            (
+                "pulled_through_bytes",
+                "Bytes of blobs and manifests fetched from registries that are pulled through",
+                &metrics.fetched_bytes,
             ),
         ];
         register_each(registry, counters);
@@ -133,6 +140,10 @@ impl Metrics {
 
     pub(crate) fn bytes_in(&self) -> Counter {
         self.bytes_in.clone()
+    }
+
+    pub(crate) fn fetched_bytes(&self) -> Counter {
+        self.fetched_bytes.clone()
     }
 
     pub(crate) fn bytes_out(&self) -> Counter {

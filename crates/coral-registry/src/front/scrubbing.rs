@@ -227,38 +227,37 @@ impl ScrubWatch for RoundReporter {
     fn damaged(&self, damage: Damage) {
         self.0.metrics.scrubs().found_damaged();
         self.0.scrub.damaged.fetch_add(1, Ordering::Relaxed);
-        let repositories = first_names(&damage.repositories);
-        let images = first_names(&damage.images);
-        let Damage {
-            digest,
-            size,
-            reason,
-            is_aside,
-            ..
-        } = &damage;
-        if *is_aside {
-            tracing::warn!(
-                %digest,
-                %size,
-                %reason,
-                %repositories,
-                %images,
-                "content is damaged and no longer served: a mirror copies its images again, \
-                 pushed images have to be pushed again"
-            );
+        warn_of(&damage);
+        if damage.is_aside {
             // There may be no receiver any more.
             let _ = self.0.damages.send(damage.repositories.into());
-        } else {
-            tracing::warn!(
-                %digest,
-                %size,
-                %reason,
-                %repositories,
-                %images,
-                "content is damaged and stays where it is"
-            );
         }
     }
+}
+
+fn warn_of(damage: &Damage) {
+    let Damage {
+        digest,
+        size,
+        reason,
+        repositories,
+        images,
+        is_aside,
+    } = damage;
+    let what = if *is_aside {
+        "content is damaged and no longer served: a mirror copies its images again, pushed images \
+         have to be pushed again"
+    } else {
+        "content is damaged and stays where it is"
+    };
+    tracing::warn!(
+        %digest,
+        %size,
+        %reason,
+        repositories = %first_names(repositories),
+        images = %first_names(images),
+        "{what}"
+    );
 }
 
 fn log_result(scrubbed: &Scrubbed) {

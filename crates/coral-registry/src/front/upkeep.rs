@@ -80,6 +80,9 @@ impl Registry {
     /// Closes the store. Call it once nothing is served any more, so that the next start can rely
     /// on the recorded leases.
     pub async fn close(self) {
+        if let Some(fill) = self.context.fill() {
+            fill.stop().await;
+        }
         if let Err(error) = self.context.store.close().await {
             tracing::warn!(%error, "the store was not closed cleanly: unused content is kept \
                                     longer");

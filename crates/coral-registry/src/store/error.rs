@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use coral_image::Digest;
 
 use super::NoRoom;
+use crate::pull_through::UpstreamError;
 
 /// Why a store could not be read or written. The operation and its target are text for the log: a
 /// file store names the path, another store its object.
@@ -32,6 +33,9 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A registry that is pulled through failed.
+    #[error(transparent)]
+    Upstream(Box<UpstreamError>),
     /// A task of the store ended early; only during shutdown.
     #[error("the store is shutting down")]
     Closed,
@@ -74,6 +78,7 @@ impl StoreError {
             Self::NoRoom(_) => "no_room",
             Self::Unavailable(_) => "unavailable",
             Self::Damaged { .. } => "damaged",
+            Self::Upstream(_) => "upstream",
             Self::Closed => "closed",
             Self::Other { .. } => "other",
         }

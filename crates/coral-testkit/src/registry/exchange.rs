@@ -15,9 +15,10 @@ use super::api::{self, Ask, Features};
 use super::auth::{Auth, Gate, Tokens, scopes_needed};
 use super::control;
 use super::fault::{Effect, FaultList, Phase};
+use super::line::Line;
 use super::listen::Wire;
 use super::log::{RequestLog, Traffic};
-use super::reply::{Body, Interrupted, Reply};
+use super::reply::{Body, Delivery, Interrupted, Reply};
 use super::route::Route;
 use super::store::Store;
 use super::tamper;
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub(super) settings: Mutex<Settings>,
     pub(super) tokens: Mutex<Tokens>,
     pub(super) faults: FaultList,
+    /// The way out that answers with [`Effect::Pace`] share.
+    pub(super) line: Arc<Line>,
     pub(super) log: RequestLog,
     pub(super) gates: Mutex<BTreeMap<String, Arc<Semaphore>>>,
     pub(super) connections: AtomicU64,
@@ -251,10 +254,17 @@ impl Exchange<'_> {
         }
         let method = self.head.method.as_str();
         for effect in self.shared.faults.take(Phase::Response, method, &self.path) {
-            if let Effect::CutWire { after } = effect {
-                wire.cut_after(after);
+            match &effect {
+                Effect::CutWire { after } => wire.cut_after(*after),
+                Effect::HoldBody { after, gate } => {
+                    reply.delivery = Delivery::Hold(*after, self.shared.gate(gate));
+                }
+                Effect::Pace { bytes_per_second } => {
+                    let line = Arc::clone(&self.shared.line);
+                    reply.delivery = Delivery::Paced(*bytes_per_second, line);
+                }
+                other => tamper::apply(other, &self.path, &mut reply),
             }
-            tamper::apply(&effect, &self.path, &mut reply);
         }
         reply
     }

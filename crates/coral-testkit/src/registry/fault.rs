@@ -161,6 +161,19 @@ pub enum Effect {
         /// Bytes sent.
         after: usize,
     },
+    /// After so many bytes of the body nothing more is sent until `release` is called with this
+    /// name; then the body goes on.
+    HoldBody {
+        /// Bytes sent before.
+        after: usize,
+        /// Name of the gate.
+        gate: String,
+    },
+    /// The body goes over a line of this speed, which all answers with this effect share.
+    Pace {
+        /// Of the line.
+        bytes_per_second: u64,
+    },
     /// The body comes in small pieces.
     Drip {
         /// Bytes a piece.

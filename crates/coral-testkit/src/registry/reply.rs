@@ -11,7 +11,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
+use super::line::Line;
 use super::log::Traffic;
 
 /// Why a connection ends in the middle.
@@ -31,7 +33,7 @@ pub(super) struct Reply {
 }
 
 /// How the body goes out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) enum Delivery {
     /// As it should.
     Whole,
@@ -39,6 +41,10 @@ pub(super) enum Delivery {
     Cut(usize),
     /// Silence after so many bytes.
     Stall(usize),
+    /// Silence after so many bytes, until the gate is open.
+    Hold(usize, Arc<Semaphore>),
+    /// Over a line of so many bytes a second that all such answers share.
+    Paced(u64, Arc<Line>),
     /// In small pieces.
     Drip(usize, Duration),
     /// And then zeroes for ever.
@@ -92,8 +98,8 @@ impl Reply {
             .status
             .store(self.status.as_u16().into(), Ordering::Relaxed);
         let mut headers = self.headers;
-        let lengthless =
-            self.status == StatusCode::NO_CONTENT || self.delivery == Delivery::Endless;
+        let is_endless = matches!(self.delivery, Delivery::Endless);
+        let lengthless = self.status == StatusCode::NO_CONTENT || is_endless;
         if !lengthless && !headers.contains_key(header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
         }
@@ -133,6 +139,25 @@ fn delivered(body: Bytes, delivery: Delivery) -> Pieces {
         }
         Delivery::Stall(after) => pieces(up_to(&body, after), PIECE)
             .chain(stream::pending())
+            .boxed(),
+        Delivery::Hold(after, gate) => {
+            let rest = body.slice(after.min(body.len())..);
+            let opened = stream::once(async move {
+                drop(gate.acquire().await);
+                pieces(rest, PIECE)
+            });
+            let begin = pieces(up_to(&body, after), PIECE);
+            begin.chain(opened.flatten()).boxed()
+        }
+        Delivery::Paced(bytes_per_second, line) => pieces(body, PIECE)
+            .then(move |piece| {
+                let line = Arc::clone(&line);
+                async move {
+                    let bytes = piece.as_ref().map_or(0, Bytes::len);
+                    line.turn(bytes, bytes_per_second).await;
+                    piece
+                }
+            })
             .boxed(),
         Delivery::Drip(chunk, every) => pieces(body, chunk.max(1))
             .then(move |piece| async move {

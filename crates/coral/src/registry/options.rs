@@ -19,8 +19,10 @@ use coral_registry::{
 };
 use coral_rt::{CertificatePair, Connections};
 
+use crate::client::ClientArguments;
 use crate::failure::Failure;
 use crate::load::open;
+use crate::pull_through::PullThroughArguments;
 use crate::values::{address, host};
 use values::{Rule, age, bandwidth, duration, interval, layout, rule, scrub_interval, size};
 
@@ -37,6 +39,10 @@ pub(crate) struct ServeArguments {
     pub(crate) storage: PathBuf,
     #[command(flatten)]
     pub(crate) registry: RegistryArguments,
+    #[command(flatten)]
+    pub(crate) pull_through: PullThroughArguments,
+    #[command(flatten)]
+    pub(crate) client: ClientArguments,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -285,6 +291,15 @@ impl RegistryArguments {
             names: self.host.clone(),
         };
         Ok((settings, warnings))
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// The registry's own names.
+    pub(super) fn names(&self) -> &[Host] {
+        &self.host
     }
 
     /// The keys that are in the file now; none without a file.

@@ -26,21 +26,87 @@ const EXIT_STATUS_OF_BUILD: (&str, &str) = (
     "The build failed. This is the exit code of the build container.",
 );
 
-/// Files that are read or written unless a flag names others.
-const FILES: [(&str, &str); 4] = [
-    (
-        "~/.local/share/coral",
-        "The images and the state of coral up.",
-    ),
-    (
-        "~/.docker/config.json",
-        "Credentials of registries, in Docker's format.",
-    ),
-    (
-        "$XDG_RUNTIME_DIR/containers/auth.json",
-        "The same, as podman and skopeo write them.",
-    ),
-    ("~/.kube/config", "How a cluster is reached."),
+/// A file that commands read or write unless a flag names another, and which commands do.
+struct UsualFile {
+    users: Users,
+    path: &'static str,
+    text: &'static str,
+}
+
+/// The commands that use a file.
+enum Users {
+    /// Those with this flag, which names another file.
+    WithFlag(&'static str),
+    /// Those with these words.
+    Named(&'static [&'static str]),
+}
+
+impl Users {
+    fn include(&self, command: &Command, words: &str) -> bool {
+        match self {
+            Self::WithFlag(flag) => command
+                .get_arguments()
+                .any(|it| it.get_long() == Some(*flag)),
+            Self::Named(commands) => commands.contains(&words),
+        }
+    }
+}
+
+const ROLES: &[&str] = &["agent", "controller", "webhook"];
+
+const USUAL_FILES: &[UsualFile] = &[
+    UsualFile {
+        users: Users::WithFlag("data"),
+        path: "~/.local/share/coral",
+        text: "The images and the state of coral up; below $XDG_DATA_HOME, if that is set.",
+    },
+    UsualFile {
+        users: Users::WithFlag("docker-config"),
+        path: "~/.docker/config.json",
+        text: "Credentials of registries, in Docker's format; in $DOCKER_CONFIG, if that is set.",
+    },
+    UsualFile {
+        users: Users::WithFlag("docker-config"),
+        path: "$XDG_RUNTIME_DIR/containers/auth.json, ~/.config/containers/auth.json",
+        text: "The same, as podman and skopeo write them. Without XDG_RUNTIME_DIR, the first is \
+               /run/containers/UID/auth.json.",
+    },
+    UsualFile {
+        users: Users::WithFlag("kubeconfig"),
+        path: "~/.kube/config",
+        text: "How a cluster is reached, unless KUBECONFIG names another file.",
+    },
+    UsualFile {
+        users: Users::Named(ROLES),
+        path: "/var/run/secrets/kubernetes.io/serviceaccount",
+        text: "How the cluster is reached in a pod; outside of one, KUBECONFIG or ~/.kube/config.",
+    },
+    UsualFile {
+        users: Users::WithFlag("runtime"),
+        path: "/run/containerd/containerd.sock",
+        text: "The socket of the node's containerd.",
+    },
+    UsualFile {
+        users: Users::WithFlag("certs-dir"),
+        path: "/etc/containerd/certs.d",
+        text: "Where containerd finds its registries, usually; the agent writes a hosts.toml for \
+               each registry, and keeps what it found there.",
+    },
+    UsualFile {
+        users: Users::WithFlag("coral-dir"),
+        path: "/etc/coral/ca.crt",
+        text: "The certificate of Coral's CA.",
+    },
+    UsualFile {
+        users: Users::Named(&["webhook"]),
+        path: "/tls/tls.crt, /tls/tls.key",
+        text: "The certificate of the webhook and its private key.",
+    },
+    UsualFile {
+        users: Users::Named(&["build"]),
+        path: "Dockerfile, Containerfile, .dockerignore",
+        text: "In the folder: what is built, and what of the folder is not sent.",
+    },
 ];
 
 /// The name of a page, by the words of its subcommand.
@@ -93,7 +159,12 @@ fn rest(command: &Command, words: &str) -> Roff {
     if !variables.is_empty() {
         list(&mut roff, "ENVIRONMENT", variables);
     }
-    list(&mut roff, "FILES", FILES);
+    let files = USUAL_FILES.iter();
+    let files = files.filter(|file| file.users.include(command, words));
+    let files: Vec<_> = files.map(|file| (file.path, file.text)).collect();
+    if !files.is_empty() {
+        list(&mut roff, "FILES", files);
+    }
     let examples = examples(words);
     if !examples.is_empty() {
         roff.control("SH", ["EXAMPLES"]);
@@ -159,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_page_has_the_sections_that_people_look_for() {
-        let page = page_of("registry serve");
+        let page = page_of("up");
         for section in [
             "NAME",
             "SYNOPSIS",
@@ -180,10 +251,10 @@ mod tests {
             );
         }
         assert!(
-            page.starts_with(".ie") || page.contains(".TH coral\\-registry\\-serve 1"),
+            page.starts_with(".ie") || page.contains(".TH coral\\-up 1"),
             "{page}"
         );
-        assert!(page.contains("CORAL_STORAGE"), "{page}");
+        assert!(page.contains("CORAL_DATA"), "{page}");
     }
 
     #[test]
@@ -192,6 +263,66 @@ mod tests {
         command.build();
         let copy = command.find_subcommand("copy").unwrap();
         assert_eq!(usage(copy, "copy"), "coral copy [OPTIONS] <SRC> <DST>");
+    }
+
+    /// The paths below FILES on the page of a command.
+    fn files_of(words: &str) -> Vec<&'static str> {
+        let page = page_of(words);
+        let Some((_, files)) = page.split_once(".SH FILES\n") else {
+            return vec![];
+        };
+        let files = files.split(".SH ").next().unwrap().replace("\\-", "-");
+        let paths = USUAL_FILES.iter().map(|file| file.path);
+        let is_term = |path: &&str| files.contains(&format!("\\fB{path}\\fR"));
+        paths.filter(is_term).collect()
+    }
+
+    /// Regression: every page listed the same four files.
+    #[test]
+    fn a_page_lists_only_the_files_that_its_command_uses() {
+        const DATA: &str = "~/.local/share/coral";
+        const DOCKER: &str = "~/.docker/config.json";
+        const PODMAN: &str =
+            "$XDG_RUNTIME_DIR/containers/auth.json, ~/.config/containers/auth.json";
+        const KUBE: &str = "~/.kube/config";
+        const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+        for (words, expected) in [
+            ("", &[] as &[_]),
+            ("registry serve", &[]),
+            ("registry gc", &[]),
+            ("mirror", &[]),
+            ("crds", &[]),
+            ("completions", &[]),
+            ("up", &[DATA, DOCKER, PODMAN]),
+            ("doctor", &[DATA, DOCKER, PODMAN]),
+            ("copy", &[DOCKER, PODMAN]),
+            ("uninstall", &[KUBE]),
+            ("controller", &[ACCOUNT]),
+            ("webhook", &[ACCOUNT, "/tls/tls.crt, /tls/tls.key"]),
+        ] {
+            assert_eq!(files_of(words), expected, "{words}");
+        }
+        assert!(files_of("agent").contains(&"/run/containerd/containerd.sock"));
+        assert!(files_of("build").contains(&KUBE));
+    }
+
+    #[test]
+    fn each_usual_file_is_on_a_page() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut pages = vec![(String::new(), &command)];
+        let mut used = vec![false; USUAL_FILES.len()];
+        while let Some((words, command)) = pages.pop() {
+            for (file, used) in USUAL_FILES.iter().zip(&mut used) {
+                *used |= file.users.include(command, &words);
+            }
+            pages.extend(
+                command
+                    .get_subcommands()
+                    .map(|sub| (format!("{words} {}", sub.get_name()).trim().to_owned(), sub)),
+            );
+        }
+        assert!(used.iter().all(|it| *it), "{used:?}");
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn frame(visit: &Visit, here: Option<&str>, refresh: Refresh, content: &Markup) 
             a.brand href="/" { "Coral" }
             @if let Some(here) = here {
                 span aria-hidden="true" { "/" }
-                span aria-current="page" { (here) }
+                span aria-current="page" { (breakable(here)) }
             }
         }
     };
@@ -150,6 +150,17 @@ fn maybe_time(now: Timestamp, at: Option<Timestamp>) -> Markup {
 /// The content of an empty cell.
 fn none() -> Markup {
     html! { span.none title="not known, or none" { "–" } }
+}
+
+/// A reference that may break after each slash: without that, browsers break it before a hyphen.
+/// Copied text is unchanged.
+fn breakable(reference: &str) -> Markup {
+    html! {
+        @for (n, part) in reference.split('/').enumerate() {
+            @if n > 0 { "/" wbr; }
+            (part)
+        }
+    }
 }
 
 /// The digest, shortened, with all of it as a tooltip.

@@ -141,6 +141,12 @@ async fn an_image_without_a_platform_is_shown_as_no_artifact_and_an_artifact_is(
     }
     let page = served.ask("GET", "/repositories/team/app", vec![]).await;
     assert!(page.contains("vnd.x.chart"), "{page}");
+    // Long names break at slashes, and not before a hyphen.
+    assert!(
+        page.contains("<h1><code>team/<wbr>app</code></h1>"),
+        "{page}"
+    );
+    assert!(page.contains("team/<wbr>app:chart</code>"), "{page}");
     assert!(!page.contains("container.image"), "{page}");
 }
 

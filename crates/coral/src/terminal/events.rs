@@ -5,7 +5,7 @@ use coral_mirror::{Event, FailureLevel, Key, MovedAt, NextTry, Sparse};
 use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
-use super::seconds;
+use super::{seconds, wait};
 use crate::counted::counted;
 
 /// The gist of an event, by which a repetition is recognised, and its line.
@@ -98,9 +98,10 @@ fn failed(
     level: FailureLevel,
 ) -> (String, String) {
     let again = match next {
-        NextTry::In(wait) => format!("retry in {}", seconds(wait)),
-        NextTry::ComeBackIn(wait) => {
-            format!("gave up: the registry asks to wait for {}", seconds(wait))
+        NextTry::In(time) if time.is_zero() => "retry now".to_owned(),
+        NextTry::In(time) => format!("retry in {}", wait(time)),
+        NextTry::ComeBackIn(time) => {
+            format!("gave up: the registry asks to wait for {}", wait(time))
         }
         NextTry::NextPass => "not retried before the next pass".to_owned(),
     };

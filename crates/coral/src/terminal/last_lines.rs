@@ -1,7 +1,7 @@
 //! What was last printed about each image, so that nothing is printed twice in a row.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 /// How many images one generation holds. An image that is not mentioned while that many others are
 /// is forgotten.
@@ -36,7 +36,7 @@ impl LastLines {
     }
 
     /// Whether this differs from the last line about the image. Remembers it as the last.
-    pub(super) fn is_new(&mut self, image: &str, gist: &str) -> bool {
+    pub(super) fn is_new(&mut self, image: &(impl Hash + ?Sized), gist: &str) -> bool {
         let (image, gist) = (self.hasher.hash_one(image), self.hasher.hash_one(gist));
         let is_full = self.recent.len() >= self.per_generation;
         if is_full && !self.recent.contains_key(&image) {
@@ -72,7 +72,7 @@ mod tests {
         let mut said = LastLines::with_generations_of(10);
         said.is_new("kept", "one");
         for n in 0..100 {
-            assert!(said.is_new(&n.to_string(), "one"));
+            assert!(said.is_new(&n, "one"));
             assert!(!said.is_new("kept", "one"), "{n}");
         }
         assert!(said.is_new("kept", "two"));

@@ -7,6 +7,7 @@ use clap::Args;
 use coral_image::Host;
 
 use crate::client::ClientArguments;
+use crate::pull_through::PullThroughArguments;
 use crate::values::{address, host};
 
 #[derive(Debug, Args)]
@@ -33,6 +34,8 @@ pub(crate) struct UpArguments {
     /// the running program; it starts when a mirror names it
     #[arg(long = "self", env = "CORAL_SELF", default_value = "127.0.0.1:5051", value_name = "ADDR", value_parser = address)]
     pub(crate) own: SocketAddr,
+    #[command(flatten)]
+    pub(crate) pull_through: PullThroughArguments,
     #[command(flatten)]
     pub(crate) client: ClientArguments,
 }

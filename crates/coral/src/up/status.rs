@@ -8,7 +8,7 @@ use coral_rt::Tls;
 use jiff::Timestamp;
 
 use crate::mirror::in_words;
-use crate::terminal::{Terminal, seconds};
+use crate::terminal::{Terminal, wait};
 
 /// Shortest time between two lines once every image was checked.
 const LINE_EVERY: Duration = Duration::from_mins(1);
@@ -80,7 +80,7 @@ impl Status {
 
 /// When the next automatic attempt is, while something fails.
 fn what_next(total: &Summary, now: Timestamp) -> String {
-    let until = |at: Timestamp| seconds(at.duration_since(now).try_into().unwrap_or_default());
+    let until = |at: Timestamp| wait(at.duration_since(now).try_into().unwrap_or_default());
     match (
         total.failing + total.errors > 0,
         total.next_try,
@@ -178,6 +178,9 @@ mod tests {
         assert_eq!(what_next(&total, now), "; next try in 32 s");
         total.next_try = at(0);
         assert_eq!(what_next(&total, now), "; next try now");
+        // Regression: it said "in 0.0 s".
+        total.next_try = Some(Timestamp::from_millisecond(40).unwrap());
+        assert_eq!(what_next(&total, now), "; next try in 0.1 s");
         total.next_try = None;
         assert_eq!(what_next(&total, now), "; looked at again in 60 minutes");
         total.failing = 0;

@@ -2,8 +2,8 @@
 //!
 //! Run by `cargo xtask bench`, which builds Coral as it is shipped, sets `CORAL_BIN` and puts the
 //! peers on `PATH`. The first argument is `machine`, `cluster` or `build`, the second is the page to write.
-//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth`, `collecting`, `mirror` and
-//! `foreign`.
+//! `CORAL_BENCH_ONLY` limits `machine` to one of `serving`, `beside`, `growth`, `collecting`, `pull`,
+//! `mirror` and `foreign`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark says what it does")]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot go on stops")]
@@ -16,6 +16,7 @@ mod collecting;
 mod growth;
 mod machine;
 mod mirror;
+mod pull;
 mod server;
 mod serving;
 mod table;
@@ -45,11 +46,12 @@ fn measure_machine(page: Option<&Path>) {
     println!("{machine}");
     let mut rows: Vec<Row> = Vec::new();
     let only = std::env::var("CORAL_BENCH_ONLY").ok();
-    let parts: [(&str, Measure); 6] = [
+    let parts: [(&str, Measure); 7] = [
         ("serving", serving::measure),
         ("beside", beside::measure),
         ("growth", growth::measure),
         ("collecting", collecting::measure),
+        ("pull", pull::measure),
         ("mirror", mirror::measure),
         ("foreign", mirror::foreign::measure),
     ];

@@ -22,8 +22,17 @@ pub(crate) enum Server {
 impl Server {
     /// `coral registry serve` on an empty folder.
     pub(crate) fn coral() -> Self {
+        Self::coral_with(&[])
+    }
+
+    /// The same as a pull-through cache of `host:port`.
+    pub(crate) fn coral_in_front_of(source: &str) -> Self {
+        Self::coral_with(&["--pull-through", source])
+    }
+
+    fn coral_with(arguments: &[&str]) -> Self {
         let folder = scratch();
-        let mut process = launch("127.0.0.1:0", folder.path(), &[]);
+        let mut process = launch("127.0.0.1:0", folder.path(), arguments);
         let line = process.wait_for_line("listening on http://", Duration::from_secs(20));
         let host = line
             .rsplit('/')
@@ -41,6 +50,12 @@ impl Server {
     /// distribution on an empty folder.
     pub(crate) fn distribution() -> Self {
         Self::Distribution(RegistryServer::start(Kind::Distribution))
+    }
+
+    /// distribution as a pull-through cache of `host:port`.
+    pub(crate) fn distribution_in_front_of(source: &str) -> Self {
+        let url = format!("http://{source}");
+        Self::Distribution(RegistryServer::start_cache_of(Kind::Distribution, &url))
     }
 
     pub(crate) fn host(&self) -> String {

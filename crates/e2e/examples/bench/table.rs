@@ -121,7 +121,9 @@ pub(crate) fn page(machine: &str, rows: &[Row]) -> String {
          repositories of 100 blobs of 4 KB, and one repository with a tag for every ten blobs. The \
          same pages and images are then asked for again, after a restart at either size. A start \
          ends with the first answer. Garbage collection is measured over as many blobs, named by \
-         images of a hundred layers; it runs all the time.\n",
+         images of a hundred layers; it runs all the time. Behind a pull-through cache stands a source \
+         whose answers share a line of 200 MB/s; the clients have their connections already, and \
+         all ask at once. Its copies are the bytes that it sent, by the size of the blob.\n",
         Part::Machine.heading(),
         lines.join("\n")
     )

@@ -68,19 +68,41 @@ impl Wire {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Reply> {
-        let mut lines = vec![format!("{method} {target} HTTP/1.1")];
-        lines.push(format!("Host: {}", self.host));
-        lines.extend(
-            headers
-                .iter()
-                .map(|(name, value)| format!("{name}: {value}")),
-        );
+        let mut lines = self.head(method, target, headers);
         if method != "GET" && method != "HEAD" {
             lines.push(format!("Content-Length: {}", body.len()));
         }
         let head = lines.join("\r\n") + "\r\n\r\n";
         self.send(&[head.as_bytes(), body].concat())?;
         self.reply(method == "HEAD")
+    }
+
+    /// Asks for something and reads only the head of the answer; [`Wire::read`] reads the body.
+    pub(crate) fn open(&mut self, target: &str, headers: &[(&str, &str)]) -> io::Result<Reply> {
+        let head = self.head("GET", target, headers).join("\r\n") + "\r\n\r\n";
+        self.send(head.as_bytes())?;
+        self.reply(true)
+    }
+
+    fn head(&self, method: &str, target: &str, headers: &[(&str, &str)]) -> Vec<String> {
+        let mut lines = vec![format!("{method} {target} HTTP/1.1")];
+        lines.push(format!("Host: {}", self.host));
+        let headers = headers.iter();
+        lines.extend(headers.map(|(name, value)| format!("{name}: {value}")));
+        lines
+    }
+
+    /// The next bytes of a body: as many as the buffer takes, less only at the end of the
+    /// connection.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut count = 0;
+        while count < buffer.len() {
+            match self.stream.read(&mut buffer[count..])? {
+                0 => break,
+                read => count += read,
+            }
+        }
+        Ok(count)
     }
 
     /// Sends bytes as they are.

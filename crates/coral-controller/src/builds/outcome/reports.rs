@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::pod::terminated;
-use super::text::masked;
+use super::text::advised;
 use crate::results::Told;
 
 /// Bytes of the message of an output.
@@ -65,7 +65,7 @@ fn output(pushed: contract::PushedOutput) -> BuiltOutput {
         },
         message: pushed
             .message
-            .map(|message| cut(&masked(&message), MAX_OUTPUT_MESSAGE)),
+            .map(|message| cut(&advised(&message), MAX_OUTPUT_MESSAGE)),
     }
 }
 

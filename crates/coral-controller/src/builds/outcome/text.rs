@@ -6,6 +6,8 @@ use coral_build::contract::PushReport;
 use k8s_openapi::api::core::v1::ContainerStateTerminated;
 use regex::Regex;
 
+use crate::advice::{Means, in_cluster};
+
 /// Bytes of `status.message`.
 const MAX_MESSAGE: usize = 2048;
 
@@ -19,6 +21,11 @@ pub(super) fn lines(ended: &ContainerStateTerminated) -> Option<String> {
     let lines = masked(message);
     let lines = last(lines.trim(), MAX_MESSAGE);
     (!lines.is_empty()).then_some(lines)
+}
+
+/// A message of Coral's own steps: [`masked`], and with fields of the ImageBuild instead of flags.
+pub(super) fn advised(message: &str) -> String {
+    in_cluster(&masked(message), Means::Build)
 }
 
 /// Removes text that looks like a credential, because a step's output is shown to all users who may read

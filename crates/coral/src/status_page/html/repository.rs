@@ -6,7 +6,7 @@ use coral_image::{Digest, Host, RepositoryPath, Tag, Version};
 use futures::{StreamExt, stream};
 use maud::{Markup, html};
 
-use super::{Refresh, command, digest, filter, frame, maybe_time, none};
+use super::{Refresh, breakable, command, digest, filter, frame, maybe_time, none};
 use crate::status_page::api::{ApiError, MOST_SEARCHED};
 use crate::status_page::facts::ImageFacts;
 use crate::status_page::query::PageQuery;
@@ -49,7 +49,7 @@ pub(in crate::status_page) async fn page(
     let stored = api.stored(reader, path).await;
     let address = format!("/repositories/{path}");
     let content = html! {
-        h1 { code { (path) } }
+        h1 { code { (breakable(&path.to_string())) } }
         @if let Some(stored) = stored { (counts(stored)) }
         (filter(&address, "Part of a tag", search))
         @if found.more {
@@ -145,7 +145,7 @@ fn pull(visit: &Visit, path: &RepositoryPath, row: &Row) -> Markup {
     let reference = format!("{host}/{path}:{tag}");
     let pinned = row.digest.map(|digest| format!("{host}/{path}@{digest}"));
     html! {
-        code.reference { (reference) }
+        code.reference { (breakable(&reference)) }
         details {
             summary { "Commands" span.hidden { " to pull " (tag) } }
             @for line in commands(visit.pages.site.scheme(), host, &reference) { (command(&line)) }

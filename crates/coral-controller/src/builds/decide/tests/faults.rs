@@ -55,6 +55,23 @@ fn a_step_that_fails_is_named_with_its_last_lines_masked_and_cut() {
     }
 }
 
+/// Regression: the status of an ImageBuild named flags of the command line.
+#[test]
+fn corals_own_steps_name_fields_and_no_flags_and_the_users_step_is_quoted() {
+    let end = "if r.example:5000 speaks plain HTTP, use --plain-http r.example:5000";
+    let lines = |inits: Value| {
+        let plan = said(&json!({"phase": "Failed", "initContainerStatuses": inits}));
+        plan.status.message.unwrap()
+    };
+    let fetch = lines(json!([died("fetch", 1, "Error", end)]));
+    assert!(
+        !fetch.contains("--") && fetch.contains("output.alsoTo"),
+        "{fetch}"
+    );
+    let build = lines(json!([went_well("fetch"), died("build", 1, "Error", end)]));
+    assert_eq!(build, end);
+}
+
 #[test]
 fn a_build_that_is_killed_for_its_memory_says_so() {
     let inits = json!([went_well("fetch"), died("build", 137, "OOMKilled", "")]);

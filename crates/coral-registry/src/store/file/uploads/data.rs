@@ -5,6 +5,8 @@ use std::io::{self, IoSlice, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use bytes::{Buf as _, Bytes};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::kernel;
 use crate::store::file::records::absent;
@@ -37,6 +39,18 @@ pub(super) fn cut_to(path: &Path, size: u64) -> io::Result<()> {
         Err(error) if absent(&error) => Ok(()),
         Ok(_) => File::options().write(true).open(path)?.set_len(size),
         Err(error) => Err(error),
+    }
+}
+
+/// Reserves space for the file to grow to `size` bytes; its length stays.
+pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, 0, size) {
+        // Not every file system can.
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writes to an upload, and commits it as a blob.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use coral_image::{Algorithm, Digest, RepositoryPath};
 use futures::future::BoxFuture;
 use tokio::sync::OwnedMutexGuard;
 
-use super::data::{cut_to, open_at, start_writing, write_all};
+use super::data::{cut_to, open_at, reserve, start_writing, write_all};
 use super::{Session, Upload};
 use crate::store::file::hashing::{Hashing, hash_file};
 use crate::store::file::publish::Content;
@@ -129,6 +130,19 @@ impl UploadWriter for FileUpload {
         })
     }
 
+    fn reserve(&mut self, size: u64) -> BoxFuture<'_, Result<(), UploadError>> {
+        Box::pin(self.work(move |held| held.reserve(size)))
+    }
+
+    fn reader(&mut self) -> BoxFuture<'_, Result<Arc<File>, UploadError>> {
+        let open = |held: &mut LockedUpload| {
+            let path = &held.session.data;
+            let file = File::open(path).map_err(|error| StoreError::io("open", path, error))?;
+            Ok(Arc::new(file))
+        };
+        Box::pin(self.work(open))
+    }
+
     fn commit(mut self: Box<Self>, digest: Digest) -> BoxFuture<'static, Result<u64, UploadError>> {
         Box::pin(async move {
             self.hashed().await?;
@@ -146,14 +160,28 @@ impl UploadWriter for FileUpload {
 }
 
 impl LockedUpload {
+    /// Opens the file to append to it, unless it is open.
+    fn open(&mut self) -> io::Result<&mut File> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => open_at(&self.session.data, self.session.offset)?,
+        };
+        Ok(self.file.insert(file))
+    }
+
+    /// Opening the file again would give the reserved space back, so it stays open.
+    fn reserve(&mut self, size: u64) -> Result<(), UploadError> {
+        let reserved = self.open().and_then(|file| reserve(file, size));
+        let path = &self.session.data;
+        Ok(reserved.map_err(|error| StoreError::io("reserve space for", path, error))?)
+    }
+
     fn append(&mut self, batch: &[Bytes]) -> Result<(), UploadError> {
         let path = self.session.data.clone();
         let failed = |error| StoreError::io("write", &path, error);
         let offset = self.session.offset;
         let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
-        if self.file.is_none() {
-            self.file = Some(open_at(&path, offset).map_err(failed)?);
-        }
+        self.open().map_err(failed)?;
         if let Err(error) = self.store.files.take_room(written) {
             self.truncate_to(self.acknowledged);
             return Err(error.into());

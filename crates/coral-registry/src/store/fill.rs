@@ -1,0 +1,743 @@
+//! A store that fetches what is missing from other registries.
+//!
+//! A tag is looked up at its source, at most once a minute. If the source fails or no longer has
+//! the tag, the stored one is served. A blob is fetched once however many clients ask for it: all
+//! of them read the file that the download grows (`download.rs`).
+//!
+//! A manifest that was fetched waits in memory (`pending.rs`) until the image is complete. The
+//! first request for a blob of the image makes it complete: the other blobs are fetched too. Then
+//! the manifest is stored, then the indexes that list it, each with its tags. So a stored tag
+//! always leads to an image that can be pulled without the source, and a tag that has moved there
+//! moves here only when the new image is complete.
+//!
+//! Nothing that is written here has to survive a restart but the store's own content: what memory
+//! held is fetched again.
+
+mod download;
+mod fetch;
+mod flights;
+mod lookups;
+mod pending;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use coral_distribution::{BlobSource, BlobStream, RepositoryClient};
+use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::download::Download;
+pub use self::download::GrowingFile;
+use self::flights::Flights;
+use self::lookups::Lookups;
+use self::pending::Pending;
+use super::{
+    BlobContent, BlobHandle, BlobReader, ManifestRecord, Page, PageQuery, ReferrersPage,
+    ReferrersQuery, Source, Store, StoreError, StoredManifest, UploadError,
+};
+use crate::pull_through::{PullThrough, UpstreamError};
+
+/// How many blobs are fetched at once; further ones wait.
+const MOST_DOWNLOADS: usize = 128;
+/// How many images are completed at once, and how many blobs of each.
+const MOST_COMPLETIONS: usize = 4;
+const MOST_BLOBS: usize = 3;
+/// How long the end of the process waits until running downloads have ended.
+const STOPPING: Duration = Duration::from_secs(5);
+/// How many tags are read of the store for a list.
+const MOST_TAGS: usize = 1_000_000;
+
+/// Why a download failed; shared by all that wait for it.
+#[derive(Debug, Clone)]
+enum Failure {
+    /// The source failed.
+    Upstream(UpstreamError),
+    /// The storage is full.
+    NoRoom,
+    /// The storage failed otherwise.
+    Store(String),
+    /// The process is stopping.
+    Stopped,
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        let action = || "store a blob that was fetched".to_owned();
+        match failure {
+            Failure::Upstream(error) => Self::Upstream(error.into()),
+            Failure::NoRoom => Self::Full { action: action() },
+            Failure::Store(error) => Self::Other {
+                action: action(),
+                source: error.into(),
+            },
+            Failure::Stopped => Self::Closed,
+        }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full { .. } | StoreError::NoRoom(_) => Self::NoRoom,
+            StoreError::Upstream(error) => Self::Upstream(*error),
+            StoreError::Closed => Self::Stopped,
+            error => Self::Store(coral_image::error_chain(&error)),
+        }
+    }
+}
+
+impl From<UploadError> for Failure {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Store(error) => error.into(),
+            error => Self::Store(coral_image::error_chain(&error)),
+        }
+    }
+}
+
+type Found<T> = Result<T, UpstreamError>;
+
+/// A store, and the registries that it is filled from.
+#[derive(Clone)]
+pub(crate) struct Fill(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    pull_through: PullThrough,
+    /// Bytes that were fetched.
+    fetched: Counter,
+    lookups: Mutex<Lookups>,
+    pending: Mutex<Pending>,
+    downloads: Mutex<HashMap<(RepositoryPath, Digest), Arc<Download>>>,
+    heads: Flights<(RepositoryPath, Tag), Found<Option<Descriptor>>>,
+    manifests: Flights<(RepositoryPath, Digest), Found<Option<Manifest>>>,
+    sizes: Flights<(RepositoryPath, Digest), Found<Option<u64>>>,
+    lists: Flights<RepositoryPath, Found<Arc<Vec<Tag>>>>,
+    download_slots: Semaphore,
+    completion_slots: Semaphore,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Ignores poisoning: every change is a single step, so a panic elsewhere does no harm.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fill({})", self.0.pull_through)
+    }
+}
+
+impl Fill {
+    /// Fetches what `store` lacks; counts the bytes in `fetched`.
+    pub(crate) fn new(store: Arc<dyn Store>, pull_through: PullThrough, fetched: Counter) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            pull_through,
+            fetched,
+            lookups: Mutex::default(),
+            pending: Mutex::default(),
+            downloads: Mutex::default(),
+            heads: Flights::default(),
+            manifests: Flights::default(),
+            sizes: Flights::default(),
+            lists: Flights::default(),
+            download_slots: Semaphore::new(MOST_DOWNLOADS),
+            completion_slots: Semaphore::new(MOST_COMPLETIONS),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }))
+    }
+
+    /// Whether the repository is filled from another registry.
+    pub(crate) fn covers(&self, repository: &RepositoryPath) -> bool {
+        self.0.pull_through.host_of(repository).is_some()
+    }
+
+    /// Ends running downloads and removes what they have written.
+    pub(crate) async fn stop(&self) {
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        let _ = tokio::time::timeout(STOPPING, self.0.tasks.wait()).await;
+    }
+
+    fn upstream(&self, repository: &RepositoryPath) -> Option<RepositoryClient> {
+        self.0.pull_through.upstream_of(repository)
+    }
+
+    /// What a tag names: as its source says, or as it is stored if the source fails or has no such
+    /// tag.
+    async fn resolve_tag(
+        &self,
+        repository: &RepositoryPath,
+        tag: &Tag,
+        upstream: RepositoryClient,
+    ) -> Result<Option<ManifestRecord>, StoreError> {
+        let fresh = lock(&self.0.lookups).fresh(repository, tag, Instant::now());
+        if let Some(named) = fresh {
+            return Ok(named);
+        }
+        let version = Version::Tag(tag.clone());
+        let asked = version.clone();
+        let look_up = || async move { upstream.head(&asked).await.map_err(UpstreamError::from) };
+        let key = (repository.clone(), tag.clone());
+        let answer = self.0.heads.join(key, look_up).await;
+        let answer = answer.ok_or(StoreError::Closed)?;
+        let stored = self.0.store.resolve(repository, &version).await?;
+        let named = match answer {
+            Ok(Some(named)) => {
+                let named = record(&named);
+                if stored
+                    .as_ref()
+                    .is_some_and(|stored| stored.digest == named.digest)
+                {
+                    stored
+                } else {
+                    self.tag_if_stored(repository, tag, &named.digest).await?;
+                    Some(named)
+                }
+            }
+            Ok(None) => stored,
+            Err(error) => {
+                self.0.warn(repository, &error);
+                match stored {
+                    Some(stored) => Some(stored),
+                    None => return Err(StoreError::Upstream(error.into())),
+                }
+            }
+        };
+        lock(&self.0.lookups).record(repository, tag, named.clone(), Instant::now());
+        Ok(named)
+    }
+
+    /// Moves a tag to an image that is stored already.
+    async fn tag_if_stored(
+        &self,
+        repository: &RepositoryPath,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), StoreError> {
+        let version = Version::Digest(*digest);
+        let Some(stored) = self.0.store.manifest(repository, &version).await? else {
+            return Ok(());
+        };
+        if let Some(manifest) = parsed(&stored) {
+            self.0.put(repository, manifest, vec![tag.clone()]).await;
+        }
+        Ok(())
+    }
+
+    /// A manifest by digest: as it is stored or was fetched before, or from its source.
+    async fn manifest_by_digest(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        upstream: RepositoryClient,
+    ) -> Result<Option<StoredManifest>, StoreError> {
+        let version = Version::Digest(*digest);
+        if let Some(stored) = self.0.store.manifest(repository, &version).await? {
+            // A client that wants this image of an index has all of it already.
+            self.0.publish_parents(repository, digest);
+            return Ok(Some(stored));
+        }
+        let pending = lock(&self.0.pending).get(repository, digest);
+        if let Some(manifest) = pending {
+            return Ok(Some(stored(&manifest)));
+        }
+        let inner = Arc::clone(&self.0);
+        let key = (repository.clone(), *digest);
+        let of = repository.clone();
+        let fetch = || async move {
+            match upstream
+                .manifest(&version)
+                .await
+                .map_err(UpstreamError::from)
+            {
+                Ok(manifest) => {
+                    inner.fetched.inc_by(manifest.size());
+                    lock(&inner.pending).insert(&of, manifest.clone());
+                    inner.publish_if_complete(&of, manifest.clone());
+                    Ok(Some(manifest))
+                }
+                Err(error) if error.is_absence() => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let fetched = self.0.manifests.join(key, fetch).await;
+        match fetched.ok_or(StoreError::Closed)? {
+            Ok(manifest) => Ok(manifest.as_ref().map(stored)),
+            Err(error) => {
+                self.0.warn(repository, &error);
+                Err(StoreError::Upstream(error.into()))
+            }
+        }
+    }
+
+    async fn manifest_by_tag(
+        &self,
+        repository: &RepositoryPath,
+        tag: &Tag,
+        upstream: RepositoryClient,
+    ) -> Result<Option<StoredManifest>, StoreError> {
+        let named = self.resolve_tag(repository, tag, upstream.clone()).await?;
+        let Some(named) = named else { return Ok(None) };
+        let fetched = self.manifest_by_digest(repository, &named.digest, upstream);
+        match fetched.await {
+            Ok(Some(manifest)) => Ok(Some(manifest)),
+            // The source named it and does not send it: the stored one is better than none.
+            unusable => {
+                let version = Version::Tag(tag.clone());
+                let stored = self.0.store.manifest(repository, &version).await?;
+                if stored.is_some() {
+                    return Ok(stored);
+                }
+                unusable
+            }
+        }
+    }
+
+    /// The size of a blob: as it is stored, as a manifest says, or as its source says.
+    async fn size_of_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        upstream: RepositoryClient,
+    ) -> Result<Option<u64>, StoreError> {
+        if let Some(size) = self.0.store.stat_blob(repository, digest).await? {
+            return Ok(Some(size));
+        }
+        let described = lock(&self.0.pending).blob(repository, digest);
+        if let Some(described) = described {
+            return Ok(Some(described.size));
+        }
+        let (key, wanted) = ((repository.clone(), *digest), *digest);
+        let ask = || async move {
+            upstream
+                .blob_size(&wanted)
+                .await
+                .map_err(UpstreamError::from)
+        };
+        let size = self.0.sizes.join(key, ask).await;
+        size.ok_or(StoreError::Closed)?.map_err(|error| {
+            self.0.warn(repository, &error);
+            StoreError::Upstream(error.into())
+        })
+    }
+
+    async fn blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+        upstream: RepositoryClient,
+    ) -> Result<Option<BlobHandle>, StoreError> {
+        if let Some(blob) = self.0.store.open_blob(repository, digest).await? {
+            self.0.complete_images_with(repository, digest);
+            return Ok(Some(blob));
+        }
+        let size = self.size_of_blob(repository, digest, upstream.clone());
+        let Some(size) = size.await? else {
+            return Ok(None);
+        };
+        let blob = Descriptor::new("", *digest, size);
+        match self.0.store.check_room(size).await {
+            Ok(()) => {}
+            Err(StoreError::Full { .. } | StoreError::NoRoom(_)) => {
+                return Ok(Some(passed_through(upstream, blob)));
+            }
+            Err(error) => return Err(error),
+        }
+        let download = self.0.download(repository, blob.clone(), upstream.clone());
+        self.0.complete_images_with(repository, digest);
+        match download.begun().await {
+            Ok(growing) => Ok(Some(BlobHandle {
+                size,
+                content: BlobContent::Growing(growing),
+            })),
+            Err(Failure::NoRoom) => Ok(Some(passed_through(upstream, blob))),
+            Err(Failure::Upstream(error)) if error.is_absence() => Ok(None),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// A page of the tags at the source and of those that are stored; of the stored ones alone if
+    /// the source fails.
+    async fn page_of_tags(
+        &self,
+        repository: &RepositoryPath,
+        page: PageQuery,
+        upstream: RepositoryClient,
+    ) -> Result<Option<Page<Tag>>, StoreError> {
+        let list = || async move {
+            let tags = upstream.tags().await.map(Arc::new);
+            tags.map_err(UpstreamError::from)
+        };
+        let listed = self.0.lists.join(repository.clone(), list).await;
+        let listed = match listed.ok_or(StoreError::Closed)? {
+            Ok(tags) => tags,
+            Err(error) if error.is_absence() => return self.0.store.tags(repository, page).await,
+            Err(error) => {
+                self.0.warn(repository, &error);
+                let stored = self.0.store.tags(repository, page).await?;
+                return match stored {
+                    Some(stored) => Ok(Some(stored)),
+                    None => Err(StoreError::Upstream(error.into())),
+                };
+            }
+        };
+        let all = PageQuery {
+            after: None,
+            most: MOST_TAGS,
+        };
+        let stored = self.0.store.tags(repository, all).await?;
+        let mut tags = listed.as_ref().clone();
+        tags.extend(stored.into_iter().flat_map(|stored| stored.entries));
+        Ok(Some(page_of(tags, &page)))
+    }
+
+    /// A page of the referrers at the source and of those that are stored.
+    async fn page_of_referrers(
+        &self,
+        repository: &RepositoryPath,
+        subject: &Digest,
+        page: ReferrersQuery,
+        upstream: RepositoryClient,
+    ) -> Result<ReferrersPage, StoreError> {
+        let listed = match upstream.referrers(subject).await {
+            Ok(listed) if !listed.is_empty() => listed,
+            Ok(_) => return self.0.store.referrers(repository, subject, page).await,
+            Err(error) => {
+                self.0.warn(repository, &error.into());
+                return self.0.store.referrers(repository, subject, page).await;
+            }
+        };
+        let listed: HashMap<Digest, Descriptor> = listed
+            .into_iter()
+            .map(|descriptor| (descriptor.digest, descriptor))
+            .collect();
+        page.fill(listed.keys().copied(), |digest| {
+            Ok(listed.get(digest).cloned())
+        })
+    }
+}
+
+impl Inner {
+    fn warn(&self, repository: &RepositoryPath, error: &UpstreamError) {
+        let category = error.category.as_str();
+        tracing::warn!(%repository, category, "cannot pull through: {error}");
+    }
+
+    /// Fetches the remaining blobs of the images with this blob, so that they can be stored.
+    fn complete_images_with(self: &Arc<Self>, repository: &RepositoryPath, digest: &Digest) {
+        let images = lock(&self.pending).to_complete(repository, digest);
+        for image in images {
+            let (inner, repository) = (Arc::clone(self), repository.clone());
+            self.tasks.spawn(async move {
+                if let Err(failure) = inner.complete(&repository, &image).await {
+                    let (digest, error) = (image.digest(), StoreError::from(failure));
+                    let error = coral_image::error_chain(&error);
+                    tracing::warn!(%repository, %digest, "an image was not stored: {error}");
+                    lock(&inner.pending).failed(&repository, &digest);
+                }
+            });
+        }
+    }
+
+    async fn complete(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        image: &Manifest,
+    ) -> Result<(), Failure> {
+        let slot = tokio::select! {
+            slot = self.completion_slots.acquire() => slot,
+            () = self.stop.cancelled() => return Err(Failure::Stopped),
+        };
+        let _slot = slot.map_err(|_| Failure::Stopped)?;
+        let blobs = image.blobs().filter(|blob| !blob.is_foreign()).cloned();
+        let blobs: Vec<Descriptor> = blobs.collect();
+        stream::iter(blobs)
+            .map(|blob| self.ensure_blob(repository, blob))
+            .buffer_unordered(MOST_BLOBS)
+            .try_collect::<()>()
+            .await?;
+        self.publish(repository, image.clone()).await;
+        Ok(())
+    }
+
+    async fn ensure_blob(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        blob: Descriptor,
+    ) -> Result<(), Failure> {
+        if self.has_blob(repository, &blob.digest).await? {
+            return Ok(());
+        }
+        let upstream = self.pull_through.upstream_of(repository);
+        let upstream = upstream.ok_or(Failure::Stopped)?;
+        self.download(repository, blob, upstream).stored().await
+    }
+
+    async fn has_blob(
+        &self,
+        repository: &RepositoryPath,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        Ok(self.store.stat_blob(repository, digest).await?.is_some())
+    }
+
+    /// Stores an image that was fetched just now if all of its blobs are here, such as one that
+    /// differs from another in its labels only.
+    fn publish_if_complete(self: &Arc<Self>, repository: &RepositoryPath, image: Manifest) {
+        if image.kind() != coral_image::ManifestKind::Image {
+            return;
+        }
+        let (inner, repository) = (Arc::clone(self), repository.clone());
+        self.tasks.spawn(async move {
+            for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
+                match inner.has_blob(&repository, &blob.digest).await {
+                    Ok(true) => {}
+                    // An error here is found again by the request for the blob.
+                    Ok(false) | Err(_) => return,
+                }
+            }
+            inner.publish(&repository, image).await;
+        });
+    }
+
+    /// Stores the indexes that list a stored image.
+    fn publish_parents(self: &Arc<Self>, repository: &RepositoryPath, child: &Digest) {
+        let parents = lock(&self.pending).parents(repository, child);
+        for parent in parents {
+            let (inner, repository) = (Arc::clone(self), repository.clone());
+            self.tasks
+                .spawn(async move { inner.publish(&repository, parent).await });
+        }
+    }
+
+    /// Stores a manifest whose content is here, with its tags, and then the indexes that list it.
+    async fn publish(&self, repository: &RepositoryPath, manifest: Manifest) {
+        let mut next = vec![manifest];
+        while let Some(manifest) = next.pop() {
+            let digest = manifest.digest();
+            let tags = lock(&self.lookups).tags_of(repository, &digest);
+            if self.put(repository, manifest, tags).await {
+                let mut pending = lock(&self.pending);
+                pending.remove(repository, &digest);
+                next.extend(pending.parents(repository, &digest));
+            } else {
+                lock(&self.pending).failed(repository, &digest);
+            }
+        }
+    }
+
+    /// Returns whether the manifest is stored.
+    async fn put(&self, repository: &RepositoryPath, manifest: Manifest, tags: Vec<Tag>) -> bool {
+        let digest = manifest.digest();
+        let names: Vec<String> = tags.iter().map(ToString::to_string).collect();
+        match self.store.put_manifest(repository, manifest, tags).await {
+            Ok(_) => {
+                tracing::info!(%repository, %digest, tags = names.join(","), "pulled through");
+                true
+            }
+            Err(error) => {
+                let error = coral_image::error_chain(&error);
+                tracing::warn!(%repository, %digest, "an image was not stored: {error}");
+                false
+            }
+        }
+    }
+}
+
+impl Source for Fill {
+    fn resolve<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<ManifestRecord>, StoreError>> {
+        let Some(upstream) = self.upstream(repository) else {
+            return self.0.store.resolve(repository, version);
+        };
+        async move {
+            match version {
+                Version::Tag(tag) => self.resolve_tag(repository, tag, upstream).await,
+                Version::Digest(digest) => {
+                    let found = self.manifest_by_digest(repository, digest, upstream);
+                    Ok(found.await?.map(|found| found.record))
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        version: &'a Version,
+    ) -> BoxFuture<'a, Result<Option<StoredManifest>, StoreError>> {
+        let Some(upstream) = self.upstream(repository) else {
+            return self.0.store.manifest(repository, version);
+        };
+        match version {
+            Version::Tag(tag) => self.manifest_by_tag(repository, tag, upstream).boxed(),
+            Version::Digest(digest) => {
+                let found = self.manifest_by_digest(repository, digest, upstream);
+                found.boxed()
+            }
+        }
+    }
+
+    fn stat_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<u64>, StoreError>> {
+        match self.upstream(repository) {
+            Some(upstream) => self.size_of_blob(repository, digest, upstream).boxed(),
+            None => self.0.store.stat_blob(repository, digest),
+        }
+    }
+
+    fn open_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<BlobHandle>, StoreError>> {
+        match self.upstream(repository) {
+            Some(upstream) => self.blob(repository, digest, upstream).boxed(),
+            None => self.0.store.open_blob(repository, digest),
+        }
+    }
+
+    fn tags<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        page: PageQuery,
+    ) -> BoxFuture<'a, Result<Option<Page<Tag>>, StoreError>> {
+        match self.upstream(repository) {
+            Some(upstream) => self.page_of_tags(repository, page, upstream).boxed(),
+            None => self.0.store.tags(repository, page),
+        }
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryPath,
+        subject: &'a Digest,
+        page: ReferrersQuery,
+    ) -> BoxFuture<'a, Result<ReferrersPage, StoreError>> {
+        match self.upstream(repository) {
+            Some(upstream) => {
+                let found = self.page_of_referrers(repository, subject, page, upstream);
+                found.boxed()
+            }
+            None => self.0.store.referrers(repository, subject, page),
+        }
+    }
+
+    fn repositories(
+        &self,
+        page: PageQuery,
+    ) -> BoxFuture<'_, Result<Page<RepositoryPath>, StoreError>> {
+        self.0.store.repositories(page)
+    }
+}
+
+/// A blob that is not stored, because there is no room for it.
+fn passed_through(upstream: RepositoryClient, blob: Descriptor) -> BlobHandle {
+    let size = blob.size;
+    let content = BlobContent::Stream(Arc::new(PassedThrough { upstream, blob }));
+    BlobHandle { size, content }
+}
+
+#[derive(Debug)]
+struct PassedThrough {
+    upstream: RepositoryClient,
+    blob: Descriptor,
+}
+
+impl BlobReader for PassedThrough {
+    fn read(
+        &self,
+        range: std::ops::Range<u64>,
+    ) -> BoxStream<'static, Result<bytes::Bytes, StoreError>> {
+        let (upstream, blob) = (self.upstream.clone(), self.blob.clone());
+        let open = async move {
+            let opened: Result<BlobStream, _> = if range.start == 0 {
+                BlobSource::new(upstream.into(), blob).read().await
+            } else {
+                upstream.blob(&blob, range.start).await
+            };
+            opened.map_err(|error| StoreError::Upstream(Box::new(error.into())))
+        };
+        let pieces = open
+            .map_ok(|stream| stream.map_err(|error| StoreError::Upstream(Box::new(error.into()))));
+        pieces.try_flatten_stream().boxed()
+    }
+}
+
+fn record(described: &Descriptor) -> ManifestRecord {
+    ManifestRecord {
+        digest: described.digest,
+        media_type: described.media_type.clone(),
+        size: described.size,
+    }
+}
+
+fn stored(manifest: &Manifest) -> StoredManifest {
+    StoredManifest {
+        record: ManifestRecord {
+            digest: manifest.digest(),
+            media_type: manifest.media_type().to_owned(),
+            size: manifest.size(),
+        },
+        bytes: manifest.bytes().clone(),
+    }
+}
+
+fn parsed(stored: &StoredManifest) -> Option<Manifest> {
+    let (bytes, record) = (stored.bytes.clone(), &stored.record);
+    Manifest::parse_pinned(bytes, Some(&record.media_type), &record.digest).ok()
+}
+
+/// A page of a list of tags in any order.
+fn page_of(mut tags: Vec<Tag>, page: &PageQuery) -> Page<Tag> {
+    tags.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    tags.dedup();
+    let after = page.after.as_deref();
+    tags.retain(|tag| after.is_none_or(|after| tag.as_str() > after));
+    let more = tags.len() > page.most;
+    tags.truncate(page.most);
+    Page {
+        entries: tags,
+        more,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_of_both_sides_are_one_sorted_list() {
+        let tags = ["b", "a", "c", "a"].map(|tag| Tag::parse(tag).unwrap());
+        let names = |after: Option<&str>, most| {
+            let after = after.map(str::to_owned);
+            let page = page_of(tags.to_vec(), &PageQuery { after, most });
+            let names: Vec<String> = page.entries.iter().map(ToString::to_string).collect();
+            (names.join(" "), page.more)
+        };
+        assert_eq!(names(None, 10), ("a b c".to_owned(), false));
+        assert_eq!(names(None, 2), ("a b".to_owned(), true));
+        assert_eq!(names(Some("a"), 2), ("b c".to_owned(), false));
+        assert_eq!(names(Some("c"), 2), (String::new(), false));
+    }
+}

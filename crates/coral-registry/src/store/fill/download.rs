@@ -1,0 +1,221 @@
+//! The download of one blob into the store, and the file that it grows.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use coral_image::{Descriptor, Digest, RepositoryPath};
+use tokio::sync::watch;
+
+use super::Failure;
+use crate::store::StoreError;
+
+/// How far a download is.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// The file with the bytes; absent until the download has begun.
+    file: Option<Arc<File>>,
+    /// How many of the bytes are in the file.
+    arrived: u64,
+    /// Whether the bytes hash to the digest.
+    is_verified: bool,
+    /// How the download ended.
+    end: Option<Result<(), Failure>>,
+}
+
+impl Progress {
+    /// How many bytes may be sent. The last one waits for the digest, so bytes that are not those
+    /// of the blob never make a complete answer.
+    fn readable(&self) -> u64 {
+        if self.is_verified {
+            self.arrived
+        } else {
+            self.arrived.saturating_sub(1)
+        }
+    }
+
+    fn failure(&self) -> Option<&Failure> {
+        self.end.as_ref()?.as_ref().err()
+    }
+}
+
+/// A blob that is being fetched.
+#[derive(Debug)]
+pub(super) struct Download {
+    pub(super) repository: RepositoryPath,
+    pub(super) blob: Descriptor,
+    progress: watch::Sender<Progress>,
+}
+
+impl Download {
+    pub(super) fn new(repository: RepositoryPath, blob: Descriptor) -> Self {
+        Self {
+            repository,
+            blob,
+            progress: watch::Sender::default(),
+        }
+    }
+
+    pub(super) fn key(&self) -> (RepositoryPath, Digest) {
+        (self.repository.clone(), self.blob.digest)
+    }
+
+    /// Bytes will be appended to this file.
+    pub(super) fn writes_to(&self, file: Arc<File>) {
+        self.progress
+            .send_modify(|progress| progress.file = Some(file));
+    }
+
+    /// The file has this many bytes.
+    pub(super) fn has(&self, arrived: u64) {
+        self.progress
+            .send_modify(|progress| progress.arrived = arrived);
+    }
+
+    /// All bytes are in the file and hash to the digest.
+    pub(super) fn verified(&self) {
+        self.progress.send_modify(|progress| {
+            progress.arrived = self.blob.size;
+            progress.is_verified = true;
+        });
+    }
+
+    pub(super) fn ended(&self, end: Result<(), Failure>) {
+        self.progress
+            .send_modify(|progress| progress.end = Some(end));
+    }
+
+    /// Cuts readers off if the download has not ended.
+    pub(super) fn ended_if_not(&self, failure: Failure) {
+        self.progress.send_if_modified(|progress| {
+            let is_running = progress.end.is_none();
+            if is_running {
+                progress.end = Some(Err(failure));
+            }
+            is_running
+        });
+    }
+
+    /// Waits until the blob is stored.
+    pub(super) async fn stored(&self) -> Result<(), Failure> {
+        let mut progress = self.progress.subscribe();
+        let ended = progress.wait_for(|progress| progress.end.is_some()).await;
+        // The sender is this value.
+        ended.map_or(Err(Failure::Stopped), |progress| {
+            progress.end.clone().unwrap_or(Err(Failure::Stopped))
+        })
+    }
+
+    /// Waits until the first byte can be sent, or all of an empty blob. Then returns a reader.
+    pub(super) async fn begun(&self) -> Result<GrowingFile, Failure> {
+        let mut progress = self.progress.subscribe();
+        let has_begun = |progress: &Progress| {
+            progress.readable() > 0 || progress.is_verified || progress.end.is_some()
+        };
+        let now = match progress.wait_for(has_begun).await {
+            Ok(now) => now.clone(),
+            Err(_) => return Err(Failure::Stopped),
+        };
+        if let Some(failure) = now.failure() {
+            return Err(failure.clone());
+        }
+        let file = now.file.ok_or(Failure::Stopped)?;
+        Ok(GrowingFile { file, progress })
+    }
+}
+
+/// A file that grows while it is read. Bytes that may be read once never change.
+#[derive(Debug, Clone)]
+pub struct GrowingFile {
+    file: Arc<File>,
+    progress: watch::Receiver<Progress>,
+}
+
+impl GrowingFile {
+    /// The file; its content counts only as far as [`Self::readable_beyond`] says.
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Waits until more than `offset` bytes may be read, and returns how many.
+    pub(crate) async fn readable_beyond(mut self, offset: u64) -> Result<u64, StoreError> {
+        let can_go_on =
+            |progress: &Progress| progress.readable() > offset || progress.end.is_some();
+        match self.progress.wait_for(can_go_on).await {
+            Ok(now) if now.readable() > offset => Ok(now.readable()),
+            Ok(now) => Err(now.failure().cloned().unwrap_or(Failure::Stopped).into()),
+            Err(_) => Err(Failure::Stopped.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn download(content: &[u8]) -> (Download, File) {
+        let digest = Digest::sha256(content);
+        let blob = Descriptor::new("", digest, content.len() as u64);
+        let repository = RepositoryPath::parse("docker.io/a").unwrap();
+        let download = Download::new(repository, blob);
+        let file = tempfile::tempfile().unwrap();
+        download.writes_to(Arc::new(file.try_clone().unwrap()));
+        (download, file)
+    }
+
+    #[tokio::test]
+    async fn bytes_may_be_read_as_they_arrive_and_the_last_one_after_the_check() {
+        let (download, mut file) = download(b"content");
+        assert!(download.begun().now_or_never().is_none());
+        file.write_all(b"cont").unwrap();
+        download.has(4);
+        let growing = download.begun().await.unwrap();
+        let beyond = |offset| growing.clone().readable_beyond(offset);
+        assert_eq!(beyond(0).await.unwrap(), 3);
+        assert!(beyond(3).now_or_never().is_none());
+        file.write_all(b"ent").unwrap();
+        download.has(7);
+        assert_eq!(beyond(3).await.unwrap(), 6);
+        assert!(beyond(6).now_or_never().is_none());
+        download.verified();
+        assert_eq!(beyond(6).await.unwrap(), 7);
+        download.ended(Ok(()));
+        download.stored().await.unwrap();
+        assert_eq!(beyond(0).await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_readers_that_wait_and_to_those_who_have_nothing_yet() {
+        let (download, _file) = download(b"content");
+        download.has(7);
+        let growing = download.begun().await.unwrap();
+        download.ended(Err(Failure::NoRoom));
+        assert_eq!(growing.clone().readable_beyond(5).await.unwrap(), 6);
+        let error = growing.readable_beyond(6).await.unwrap_err();
+        assert!(matches!(error, StoreError::Full { .. }), "{error}");
+        assert!(download.stored().await.is_err());
+        assert!(download.begun().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_download_that_panicked_has_failed_and_one_that_ended_has_not() {
+        let (one, _) = download(b"content");
+        one.ended_if_not(Failure::Stopped);
+        assert!(one.stored().await.is_err());
+        let (other, _) = download(b"content");
+        other.ended(Ok(()));
+        other.ended_if_not(Failure::Stopped);
+        other.stored().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_empty_blob_is_there_once_it_is_verified() {
+        let (download, _file) = download(b"");
+        assert!(download.begun().now_or_never().is_none());
+        download.verified();
+        download.begun().await.unwrap();
+    }
+}

@@ -1,0 +1,212 @@
+//! Fetches one blob into the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coral_distribution::{BlobSource, BlobStream, Category, Disposition, Error, RepositoryClient};
+use coral_image::{Descriptor, RepositoryPath};
+use futures::StreamExt as _;
+
+use super::download::Download;
+use super::{Failure, Inner, lock};
+use crate::store::{BlobContent, UploadWriter};
+
+/// How many pieces that have arrived are written at once.
+const MOST_PIECES: usize = 64;
+/// The waits before a source that fails is asked again. A source that sent bytes since the last
+/// failure gets all of them again. A reader is cut off after two minutes without a byte.
+const WAITS: [Duration; 5] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+];
+
+impl Inner {
+    /// The running download of a blob, or a new one.
+    pub(super) fn download(
+        self: &Arc<Self>,
+        repository: &RepositoryPath,
+        blob: Descriptor,
+        upstream: RepositoryClient,
+    ) -> Arc<Download> {
+        let download = {
+            let mut downloads = lock(&self.downloads);
+            let key = (repository.clone(), blob.digest);
+            if let Some(running) = downloads.get(&key) {
+                return Arc::clone(running);
+            }
+            let download = Arc::new(Download::new(repository.clone(), blob));
+            downloads.insert(key, Arc::clone(&download));
+            download
+        };
+        let (inner, running) = (Arc::clone(self), Arc::clone(&download));
+        self.tasks.spawn(async move {
+            // If this panics, readers are cut off and the next request begins another download.
+            let ending = Ending(Arc::clone(&inner), Arc::clone(&running));
+            let end = inner.fetch(&running, upstream).await;
+            if let Err(Failure::Upstream(error)) = &end {
+                inner.warn(&running.repository, error);
+                // What is stored may be complete: the next lookup finds it.
+                lock(&inner.lookups).expire(&running.repository);
+            }
+            ending.with(end);
+        });
+        download
+    }
+
+    async fn fetch(&self, download: &Download, upstream: RepositoryClient) -> Result<(), Failure> {
+        let slot = tokio::select! {
+            slot = self.download_slots.acquire() => slot,
+            () = self.stop.cancelled() => return Err(Failure::Stopped),
+        };
+        let _slot = slot.map_err(|_| Failure::Stopped)?;
+        let (repository, blob) = (&download.repository, &download.blob);
+        // It may have been stored between the caller's look and the start of this download.
+        if let Some(stored) = self.store.open_blob(repository, &blob.digest).await?
+            && let BlobContent::File(file) = stored.content
+        {
+            download.writes_to(file);
+            download.verified();
+            return Ok(());
+        }
+        let algorithm = blob.digest.algorithm();
+        let upload = self.store.begin_upload(repository, algorithm).await?;
+        let mut writer = self.store.write_upload(repository, upload).await?;
+        let appended = self.append_all(download, writer.as_mut(), upstream).await;
+        match appended {
+            Ok(()) => {
+                // Every byte was compared with the digest as it arrived. The commit only makes the
+                // content durable, for which readers need not wait.
+                download.verified();
+                writer.commit(blob.digest).await?;
+                Ok(())
+            }
+            Err(failure) => {
+                // What is left behind is removed as an abandoned upload.
+                let _ = writer.cancel().await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Appends the whole blob; goes on where it was after a failure of the source.
+    async fn append_all(
+        &self,
+        download: &Download,
+        writer: &mut dyn UploadWriter,
+        upstream: RepositoryClient,
+    ) -> Result<(), Failure> {
+        // A full disk shows before a reader has its first byte, and is passed through.
+        writer.reserve(download.blob.size).await?;
+        download.writes_to(writer.reader().await?);
+        let source = BlobSource::new(upstream.into(), download.blob.clone());
+        let mut waits = WAITS.iter();
+        loop {
+            let before = writer.offset();
+            let error = match self.append_once(download, writer, &source).await {
+                Ok(()) => return Ok(()),
+                Err(Interrupted::Source(error)) => error,
+                Err(Interrupted::Here(failure)) => return Err(failure),
+            };
+            if writer.offset() > before {
+                waits = WAITS.iter();
+            }
+            let wait = match error.disposition() {
+                // The file has wrong bytes in it, or the source does not keep to the protocol.
+                _ if !is_passing(error.category()) => None,
+                Disposition::Retry => waits.next().copied(),
+                Disposition::RetryAfter(wait) => waits.next().map(|least| wait.max(*least)),
+                Disposition::WaitForRoom | Disposition::WaitForChange => None,
+            };
+            // A client gives up before a longer wait is over.
+            let Some(wait) = wait.filter(|wait| *wait <= WAITS[4]) else {
+                return Err(Failure::Upstream(error.into()));
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.stop.cancelled() => return Err(Failure::Stopped),
+            }
+        }
+    }
+
+    async fn append_once(
+        &self,
+        download: &Download,
+        writer: &mut dyn UploadWriter,
+        source: &BlobSource,
+    ) -> Result<(), Interrupted> {
+        let opened: Result<BlobStream, Error> = match writer.offset() {
+            0 => source.read().await,
+            offset => source.read_on(offset).await,
+        };
+        let mut pieces = opened?.ready_chunks(MOST_PIECES);
+        loop {
+            let next = tokio::select! {
+                next = pieces.next() => next,
+                () = self.stop.cancelled() => return Err(Failure::Stopped.into()),
+            };
+            let Some(next) = next else { return Ok(()) };
+            let (mut batch, mut failed) = (vec![], None);
+            for piece in next {
+                match piece {
+                    Ok(bytes) => batch.push(bytes),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let length: usize = batch.iter().map(bytes::Bytes::len).sum();
+            writer.append(batch).await.map_err(Failure::from)?;
+            self.fetched.inc_by(length as u64);
+            download.has(writer.offset());
+            if let Some(error) = failed {
+                return Err(Interrupted::Source(error));
+            }
+        }
+    }
+}
+
+/// Whether a source that failed in this way may send the rest a little later.
+fn is_passing(category: Category) -> bool {
+    use Category::{Connect, Cut, Dns, RateLimited, Server, Timeout};
+    matches!(
+        category,
+        Connect | Cut | Dns | RateLimited | Server | Timeout
+    )
+}
+
+/// Why appending ended early.
+enum Interrupted {
+    Source(Error),
+    Here(Failure),
+}
+
+impl From<Error> for Interrupted {
+    fn from(error: Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<Failure> for Interrupted {
+    fn from(failure: Failure) -> Self {
+        Self::Here(failure)
+    }
+}
+
+/// Ends a download exactly once, also after a panic.
+struct Ending(Arc<Inner>, Arc<Download>);
+
+impl Ending {
+    fn with(self, end: Result<(), Failure>) {
+        // Removed first: a reader that learns of the end finds the stored blob, or begins anew.
+        lock(&self.0.downloads).remove(&self.1.key());
+        self.1.ended(end);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        lock(&self.0.downloads).remove(&self.1.key());
+        self.1.ended_if_not(Failure::Stopped);
+    }
+}

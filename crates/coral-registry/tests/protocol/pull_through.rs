@@ -1,0 +1,282 @@
+//! What a client gets of a repository that is pulled through, and what is stored of it.
+
+use std::time::Duration;
+
+use coral_distribution::{Client, ClientOptions, Credentials, HostOptions};
+use coral_image::Host;
+use coral_registry::{InternalUser, PullThrough, Settings, SpaceBounds};
+use coral_testkit::{Built, Effect, Fault, FaultRegistry, ImageBuilder, IndexBuilder, Throttle};
+use http::StatusCode;
+
+use super::client::{Answer, Served, request};
+
+/// A registry that is filled from another one.
+struct Filled {
+    source: FaultRegistry,
+    served: Served,
+    /// Sees only what is stored.
+    mirror: InternalUser,
+}
+
+impl Filled {
+    async fn new() -> Self {
+        Self::from(FaultRegistry::start().await)
+    }
+
+    fn from(source: FaultRegistry) -> Self {
+        let mirror = InternalUser::random();
+        let served = Served::with_internal_user(mirror.clone());
+        let host = Host::parse(&source.host()).unwrap();
+        let plain = HostOptions {
+            plain_http: true,
+            ..HostOptions::default()
+        };
+        let options = ClientOptions {
+            hosts: [(host.clone(), plain)].into(),
+            ..ClientOptions::default()
+        };
+        let client = Client::new(options).unwrap();
+        let from = PullThrough::new(client, Credentials::none().into(), vec![host]);
+        served.registry.pull_through(from);
+        Self {
+            source,
+            served,
+            mirror,
+        }
+    }
+
+    /// The path of the API for the repository `team/app` of the source.
+    fn path(&self, rest: &str) -> String {
+        let host = self.source.host().replace(':', "_");
+        format!("/v2/{host}/team/app/{rest}")
+    }
+
+    async fn get(&self, rest: &str) -> Answer {
+        self.served.get(&self.path(rest)).await
+    }
+
+    /// As a mirror beside the registry sees it.
+    async fn stored(&self, rest: &str) -> Answer {
+        let login = format!("{}:{}", self.mirror.name(), self.mirror.password());
+        let login = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, login);
+        let header = ("authorization", &*format!("Basic {login}"));
+        let request = request("GET", &self.path(rest), &[header], b"");
+        self.served.ask(request).await
+    }
+
+    /// Waits until the tag is stored as this image.
+    async fn wait_for_tag(&self, tag: &str, image: &Built) {
+        let stored = async {
+            loop {
+                let found = self.stored(&format!("manifests/{tag}")).await;
+                if found.body == *image.root().bytes {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), stored)
+            .await
+            .expect("the image should be stored");
+    }
+
+    async fn blob(&self, image: &Built, number: usize) -> Answer {
+        let digest = image.blobs.keys().nth(number).unwrap();
+        self.get(&format!("blobs/{digest}")).await
+    }
+}
+
+#[tokio::test]
+async fn one_blob_that_is_asked_for_completes_its_image() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layers_of(&[1000, 2000]).tag("1");
+    let image = image.build();
+    filled.source.load("team/app", &image);
+    let sent = filled.get("manifests/1").await;
+    assert_eq!(sent.body, *image.root().bytes);
+    // A manifest alone may be read by anything that only looks: nothing is fetched for it.
+    let stored = filled.stored("manifests/1").await;
+    assert_eq!(stored.status, StatusCode::NOT_FOUND);
+    assert_eq!(filled.source.count(|it| it.path.contains("/blobs/")), 0);
+    let sent = filled.blob(&image, 0).await;
+    assert_eq!(sent.status, StatusCode::OK);
+    assert_eq!(sent.body, *image.blobs.values().next().unwrap());
+    filled.wait_for_tag("1", &image).await;
+    for digest in image.blobs.keys() {
+        let stored = filled.stored(&format!("blobs/{digest}")).await;
+        assert_eq!(stored.status, StatusCode::OK);
+        let read = filled
+            .source
+            .count(|it| it.method == "GET" && it.path.ends_with(&digest.to_string()));
+        assert_eq!(read, 1, "{digest}");
+    }
+}
+
+#[tokio::test]
+async fn an_index_is_stored_with_the_first_of_its_images() {
+    let filled = Filled::new().await;
+    let platforms = ["linux/amd64", "linux/arm64"];
+    let index = IndexBuilder::of_platforms(1, &platforms, &[1000]).tag("1");
+    let index = index.build();
+    filled.source.load("team/app", &index);
+    assert_eq!(filled.get("manifests/1").await.status, StatusCode::OK);
+    let child = &index.manifests[0];
+    let sent = filled.get(&format!("manifests/{}", child.digest)).await;
+    assert_eq!(sent.body, *child.bytes);
+    let stored = filled.stored("manifests/1").await;
+    assert_eq!(stored.status, StatusCode::NOT_FOUND);
+    let manifest: serde_json::Value = serde_json::from_slice(&child.bytes).unwrap();
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap();
+    filled.get(&format!("blobs/{layer}")).await;
+    filled.wait_for_tag("1", &index).await;
+    let other = &index.manifests[1];
+    let stored = filled.stored(&format!("manifests/{}", other.digest)).await;
+    assert_eq!(stored.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_image_whose_blobs_are_all_here_is_stored_at_once() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(1000).tag("1").build();
+    let same = ImageBuilder::new(1).layer_of(1000);
+    let same = same.annotation("a", "b").tag("2").build();
+    filled.source.load("team/app", &image);
+    filled.source.load("team/app", &same);
+    filled.get("manifests/1").await;
+    filled.blob(&image, 0).await;
+    filled.wait_for_tag("1", &image).await;
+    filled.get("manifests/2").await;
+    filled.wait_for_tag("2", &same).await;
+}
+
+#[tokio::test]
+async fn what_the_storage_has_no_room_for_is_passed_through() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(100_000).tag("1").build();
+    filled.source.load("team/app", &image);
+    filled.served.registry.configure(Settings {
+        space: SpaceBounds {
+            limit: Some(1000),
+            ..SpaceBounds::default()
+        },
+        ..Settings::default()
+    });
+    filled.get("manifests/1").await;
+    let (digest, content) = image.blobs.iter().max_by_key(|it| it.1.len()).unwrap();
+    let target = format!("blobs/{digest}");
+    for _ in 0..2 {
+        let sent = filled.get(&target).await;
+        assert_eq!((sent.status, sent.body), (StatusCode::OK, content.to_vec()));
+    }
+    let range = [("range", "bytes=99000-99999")];
+    let part = request("GET", &filled.path(&target), &range, b"");
+    let part = filled.served.ask(part).await;
+    assert_eq!(part.status, StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.body, content[99_000..]);
+    assert_eq!(filled.stored(&target).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_those_of_the_digest_are_never_a_whole_blob() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(100_000).tag("1").build();
+    filled.source.load("team/app", &image);
+    let (digest, content) = image.blobs.iter().max_by_key(|it| it.1.len()).unwrap();
+    let mut wrong = content.to_vec();
+    wrong[500] ^= 1;
+    filled.source.spoil_blob("team/app", digest, wrong);
+    filled.get("manifests/1").await;
+    let router = filled.served.router();
+    let service = hyper_util::service::TowerToHyperService::new(router);
+    let target = filled.path(&format!("blobs/{digest}"));
+    let asked = request("GET", &target, &[], b"");
+    let answer = hyper::service::Service::call(&service, asked).await;
+    let answer = answer.unwrap();
+    if answer.status() == StatusCode::OK {
+        let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+        assert!(body.is_err(), "the answer should be cut off");
+    } else {
+        assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    }
+    let stored = filled.stored(&format!("blobs/{digest}")).await;
+    assert_eq!(stored.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_source_that_fails_is_named_and_what_is_stored_is_served() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(1000).tag("1").build();
+    filled.source.load("team/app", &image);
+    filled.get("manifests/1").await;
+    filled.blob(&image, 0).await;
+    filled.wait_for_tag("1", &image).await;
+    let status = |status: u16| Effect::Status {
+        status,
+        headers: vec![],
+        body: String::new(),
+    };
+    let limited = Effect::Throttle(Throttle::Seconds(7));
+    for (effect, expected, code) in [
+        (status(503), StatusCode::BAD_GATEWAY, "UNKNOWN"),
+        (status(403), StatusCode::FORBIDDEN, "DENIED"),
+        (limited, StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
+        (status(404), StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+    ] {
+        filled.source.clear_faults();
+        filled.source.fault(Fault::new(effect.clone()));
+        let unknown = filled.get("manifests/2").await;
+        assert_eq!(unknown.status, expected, "{effect:?}");
+        assert_eq!(unknown.code(), code, "{effect:?}");
+        if expected != StatusCode::NOT_FOUND {
+            let message = unknown.json()["errors"][0]["message"].to_string();
+            assert!(message.contains(&filled.source.host()), "{message}");
+        }
+        if expected == StatusCode::TOO_MANY_REQUESTS {
+            assert_eq!(unknown.header("retry-after"), "7");
+        }
+        let stored = filled.get("manifests/1").await;
+        assert_eq!(stored.body, *image.root().bytes, "{effect:?}");
+        assert_eq!(filled.get("tags/list").await.status, StatusCode::OK);
+        // A runtime that may ask the source itself goes on after this.
+        if expected == StatusCode::FORBIDDEN {
+            let target = format!("/v2/team/app/manifests/2?ns={}", filled.source.host());
+            let routed = filled.served.get(&target).await;
+            assert_eq!(routed.status, StatusCode::NOT_FOUND);
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_the_mirror_beside_the_registry_writes_below_a_host_that_is_pulled_through() {
+    let filled = Filled::new().await;
+    let begin = filled.path("blobs/uploads/");
+    let pushed = filled.served.send("POST", &begin, b"").await;
+    assert_eq!(pushed.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(pushed.code(), "UNSUPPORTED");
+    let deleted = filled.path("manifests/1");
+    let deleted = filled.served.send("DELETE", &deleted, b"").await;
+    assert_eq!(deleted.status, StatusCode::METHOD_NOT_ALLOWED);
+    let login = format!("{}:{}", filled.mirror.name(), filled.mirror.password());
+    let login = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, login);
+    let header = ("authorization", &*format!("Basic {login}"));
+    let begun = filled.served.ask(request("POST", &begin, &[header], b""));
+    assert_eq!(begun.await.status, StatusCode::ACCEPTED);
+    filled.served.push("elsewhere/app", b"content").await;
+}
+
+#[tokio::test]
+async fn lists_are_those_of_the_source_and_of_what_is_stored() {
+    let filled = Filled::new().await;
+    let image = ImageBuilder::new(1).layer_of(1000).tag("1").build();
+    let signature = ImageBuilder::new(2).artifact("a/signature");
+    let signature = signature.subject(&image).layer_of(10).build();
+    filled.source.load("team/app", &image.clone().tagged("2"));
+    filled.source.load("team/app", &signature);
+    let listed = filled.get("tags/list?n=1").await;
+    assert_eq!(listed.json()["tags"], serde_json::json!(["1"]));
+    let listed = filled.get("tags/list?n=5&last=1").await;
+    assert_eq!(listed.json()["tags"], serde_json::json!(["2"]));
+    let referrers = filled.get(&format!("referrers/{}", image.digest())).await;
+    let first = &referrers.json()["manifests"][0];
+    assert_eq!(first["digest"], signature.digest().to_string());
+}
