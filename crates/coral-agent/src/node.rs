@@ -28,7 +28,7 @@ use crate::report;
 use crate::watch::WatchedObject;
 use files::HostsFiles;
 use runtime::Runtime;
-use work::{FinishedTask, Tasks};
+use work::{FinishedTask, RunningTasks};
 
 /// How often a pass runs without a change. It asks the runtime, never the API server.
 const LOOK: SignedDuration = SignedDuration::from_mins(1);
@@ -80,7 +80,7 @@ pub(crate) struct Node<R> {
     hold: RemovalHold,
     /// Since when passes have made removals one after the other, with no pull between them.
     removing_since: Option<Timestamp>,
-    tasks: Tasks,
+    tasks: RunningTasks,
 }
 
 impl<R: ImageRuntime> Node<R> {
@@ -110,7 +110,7 @@ impl<R: ImageRuntime> Node<R> {
             names: names::NameState::default(),
             hold: RemovalHold::default(),
             removing_since: None,
-            tasks: Tasks::default(),
+            tasks: RunningTasks::default(),
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) enum FinishedTask {
 
 /// The running tasks.
 #[derive(Default)]
-pub(super) struct Tasks {
+pub(super) struct RunningTasks {
     tasks: JoinSet<FinishedTask>,
     pulling: BTreeMap<String, Running>,
     probing: Option<AbortHandle>,
@@ -44,7 +44,7 @@ struct Running {
     task: AbortHandle,
 }
 
-impl Tasks {
+impl RunningTasks {
     /// The next task that ends. Never completes if no task is running.
     pub(super) async fn next(&mut self) -> FinishedTask {
         loop {
