@@ -349,7 +349,7 @@ mod tests {
                 .floor,
             floor
         );
-        // There is no clock file.
+        // Without a clock file there is nothing to overwrite, so closing fails on the full disk.
         fs::remove_file(folder.path().join(FILE)).unwrap();
         let clock = Clock::open(folder.path(), LeaseTrust::OnLast).unwrap();
         assert!(matches!(clock.close(), Err(StoreError::Full { .. })));
