@@ -475,7 +475,10 @@ mod tests {
         let catalogue = &candidates.catalogue;
         catalogue.state().hints = Some(MountHints::Absent);
         let before = candidates.before_push().await;
-        assert!(matches!(before, Before::Nothing), "there is no image");
+        assert!(
+            matches!(before, PushPreparation::Nothing),
+            "there is no image"
+        );
         catalogue.compared(&key("a", "1"), &host(), Some(digest(1)));
         let read = catalogue.state().take_unread();
         assert_eq!(read.len(), 1);
@@ -486,7 +489,7 @@ mod tests {
         );
         catalogue.state().reading.clear();
         let before = candidates.before_push().await;
-        assert!(matches!(before, Before::Nothing), "it had no blob");
+        assert!(matches!(before, PushPreparation::Nothing), "it had no blob");
     }
 
     /// Regression: lists of tags that took all of the time left none to the manifests.
