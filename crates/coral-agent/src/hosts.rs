@@ -3,10 +3,10 @@
 //! [`entry`] makes the file of a registry, [`found::scan`] reads the existing files, [`plan::plan`]
 //! compares the two and [`apply::apply`] acts. Rules, each with a test:
 //!
-//! - A file is ours if its first line is the marker ([`MARKER`]); any other file is backed up
+//! - A file is ours if its first line is the marker ([`MARKER`]). Any other file is backed up
 //!   before it is replaced, and restored byte for byte when ours is removed.
-//! - Nothing is written in place. A new folder is moved in as a whole by rename, a changed file is
-//!   renamed over the old one, and removed files are moved out by rename: containerd reads these
+//! - Nothing is written in place. A new folder is renamed into place as a whole, a changed file is
+//!   renamed over the old one, and removed files are renamed out of the way: containerd reads these
 //!   files while pulls run, and asks the source when it cannot decode one.
 //! - The CA is written before the first file that names it, and removed after the last: containerd
 //!   fails every pull of a host whose `ca` is missing.
@@ -23,7 +23,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-/// How the first line of our files begins.
+/// The beginning of the first line of our files.
 pub(crate) const MARKER: &str = "# Written by Coral's agent";
 /// The file in a host's folder.
 pub(crate) const FILE: &str = "hosts.toml";
@@ -61,7 +61,7 @@ impl HostsPaths {
         self.state.join("kept")
     }
 
-    /// Where new files are made and old ones end.
+    /// The folder for files that are being created or deleted.
     pub(crate) fn scraps(&self) -> PathBuf {
         self.state.join("tmp")
     }

@@ -1,9 +1,9 @@
 //! The agent: makes a node match its own NodeImages object.
 //!
-//! One agent runs on each node. It watches exactly the object that is named after its node, and
-//! makes three things match the spec: `hosts.toml` files by which containerd finds the registries
-//! inside (`hosts`), proved by a probe pull (`probe`); images, pulled by digest, named, pinned
-//! and removed (`images`); and the object's status (`report`, `publish`).
+//! One agent runs on each node. It watches only the object that is named after its node, and makes
+//! three things match the spec: `hosts.toml` files by which containerd finds the registries in the
+//! cluster (`hosts`), proved by a probe pull (`probe`); images, which it pulls by digest, names,
+//! pins and removes (`images`); and the object's status (`report`, `publish`).
 //!
 //! It reads no Secret, writes no Node, and knows nothing of Images, mirrors or routes: the
 //! controller makes one flat list of them. Its memory can be lost at any moment, because everything

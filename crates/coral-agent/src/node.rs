@@ -17,18 +17,18 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::images::attempt::Attempt;
-use crate::images::decide::{Decision, Inside, View, decide, pulled_name};
+use crate::images::decide::{ClusterHost, Decision, DecisionInput, decide, pulled_name};
 use crate::images::names::{self, NameAction};
-use crate::images::slots::Hold;
+use crate::images::slots::RemovalHold;
 use crate::metrics::Metrics;
-use crate::probe::{Host, Next, Proofs, Standing};
+use crate::probe::{Host, HostState, Next, Proofs};
 use crate::publish::Report;
-use crate::pulse::Pulse;
+use crate::pulse::HealthMonitor;
 use crate::report;
 use crate::watch::WatchedObject;
-use files::Files;
+use files::HostsFiles;
 use runtime::Runtime;
-use work::{Done, Work};
+use work::{FinishedTask, RunningTasks};
 
 /// How often a pass runs without a change. It asks the runtime, never the API server.
 const LOOK: SignedDuration = SignedDuration::from_mins(1);
@@ -37,7 +37,7 @@ const LOOK: SignedDuration = SignedDuration::from_mins(1);
 const SETTLE: SignedDuration = SignedDuration::from_millis(25);
 /// How long passes may make removals one after the other without starting a pull.
 const REMOVALS: SignedDuration = SignedDuration::from_mins(5);
-/// How soon a runtime is asked again that did not answer.
+/// How soon a runtime that did not answer is asked again.
 const RUNTIME_RETRY: SignedDuration = SignedDuration::from_secs(3);
 /// How often the CA's file is read.
 const CA_CHECK: Duration = Duration::from_secs(5);
@@ -59,28 +59,28 @@ pub(crate) struct Node<R> {
     runtime: Runtime<R>,
     settings: Settings,
     metrics: Metrics,
-    pulse: Pulse,
+    pulse: HealthMonitor,
     seen: watch::Receiver<WatchedObject>,
     reports: watch::Sender<Option<Report>>,
     /// The object that the memory is about.
     uid: Option<String>,
     /// Its status when it was first seen.
     stored: coral_api::node_images::NodeImagesStatus,
-    files: Files,
+    files: HostsFiles,
     proofs: Proofs,
     attempts: BTreeMap<String, Attempt>,
     /// References whose names the agent made, as last reported.
     placed: BTreeSet<String>,
     /// The last states of images, reported while the runtime does not answer.
     last: Vec<NodeImageStatus>,
-    /// The changes of names that the last pass made, and the number of passes in a row that made
-    /// the same.
+    /// The name changes that the last pass made, and the number of passes in a row that made the
+    /// same ones.
     settling: (Vec<NameAction>, u32),
-    names: names::Memory,
-    hold: Hold,
+    names: names::NameState,
+    hold: RemovalHold,
     /// Since when passes have made removals one after the other, with no pull between them.
     removing_since: Option<Timestamp>,
-    work: Work,
+    tasks: RunningTasks,
 }
 
 impl<R: ImageRuntime> Node<R> {
@@ -88,7 +88,7 @@ impl<R: ImageRuntime> Node<R> {
         runtime: Arc<R>,
         settings: Settings,
         metrics: Metrics,
-        pulse: Pulse,
+        pulse: HealthMonitor,
         seen: watch::Receiver<WatchedObject>,
         reports: watch::Sender<Option<Report>>,
     ) -> Self {
@@ -101,16 +101,16 @@ impl<R: ImageRuntime> Node<R> {
             reports,
             uid: None,
             stored: coral_api::node_images::NodeImagesStatus::default(),
-            files: Files::default(),
+            files: HostsFiles::default(),
             proofs: Proofs::default(),
             attempts: BTreeMap::new(),
             placed: BTreeSet::new(),
             last: Vec::new(),
             settling: (Vec::new(), 0),
-            names: names::Memory::default(),
-            hold: Hold::default(),
+            names: names::NameState::default(),
+            hold: RemovalHold::default(),
             removing_since: None,
-            work: Work::default(),
+            tasks: RunningTasks::default(),
         }
     }
 
@@ -118,22 +118,22 @@ impl<R: ImageRuntime> Node<R> {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             self.pulse.goes_on();
-            let wake = self.turn().await;
+            let wake = self.pass().await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.seen.changed() => if changed.is_err() { return },
-                done = self.work.next() => self.note(done),
+                done = self.tasks.next() => self.note(done),
                 () = until(wake) => {}
                 () = self.files.ca_changes(&self.settings.coral_dir) => {}
             }
-            while let Some(done) = self.work.try_next() {
+            while let Some(done) = self.tasks.try_next() {
                 self.note(done);
             }
         }
     }
 
     /// One pass over everything. Returns when the next one is due.
-    async fn turn(&mut self) -> Timestamp {
+    async fn pass(&mut self) -> Timestamp {
         let now = Timestamp::now();
         let Some(object) = self.seen.borrow_and_update().object().cloned() else {
             // Without an object it is not known what the node should hold: it stays as it is.
@@ -201,7 +201,7 @@ impl<R: ImageRuntime> Node<R> {
 
     /// Starts the probe that is due, and returns when the next one is.
     fn probe(&mut self, hosts: &[Host<'_>], now: Timestamp) -> Timestamp {
-        if self.work.is_probing() {
+        if self.tasks.is_probing() {
             return now + LOOK;
         }
         match self.proofs.next(hosts, now) {
@@ -209,7 +209,7 @@ impl<R: ImageRuntime> Node<R> {
                 let entry = hosts.iter().find(|other| other.entry.host == host);
                 if let Some(Host { entry, .. }) = entry {
                     let runtime = self.runtime.client.clone();
-                    self.work.probe(runtime, (*entry).clone());
+                    self.tasks.probe(runtime, (*entry).clone());
                 }
                 now + LOOK
             }
@@ -217,7 +217,7 @@ impl<R: ImageRuntime> Node<R> {
         }
     }
 
-    /// Observes, decides and acts on images.
+    /// Observes the images, decides and acts.
     async fn images(
         &mut self,
         object: &NodeImages,
@@ -239,13 +239,13 @@ impl<R: ImageRuntime> Node<R> {
         let references: BTreeSet<_> = spec.images.iter().map(|i| i.reference.as_str()).collect();
         self.attempts
             .retain(|reference, _| references.contains(reference.as_str()));
-        let view = View {
+        let view = DecisionInput {
             images: &spec.images,
             pins: &spec.pins,
             present: &present,
             in_use: &in_use,
             attempts: &self.attempts,
-            pulling: &self.work.pulling(now),
+            pulling: &self.tasks.pulling(now),
             placed: &self.placed,
             hold: self.hold,
             failed_removals: &self.names.failed,
@@ -260,7 +260,7 @@ impl<R: ImageRuntime> Node<R> {
         for name in &decision.overdue {
             self.put_back(name, now);
         }
-        if self.work.cancel_all_but(&decision.wanted) {
+        if self.tasks.cancel_all_but(&decision.wanted) {
             *wake = now + SETTLE;
         }
         if let Some(wait) = self.settle(&decision.names) {
@@ -274,11 +274,11 @@ impl<R: ImageRuntime> Node<R> {
         if !decision.removal_waits {
             self.hold = self.hold.after(removes, now);
         }
-        // Pulls come after removals: the runtime removes an image with all the names that it has by
-        // then. Removals that are left wait for these pulls.
+        // Pulls come after removals: the runtime removes an image with all the names that it has at
+        // that time. The remaining removals wait for these pulls.
         let pulls = decision.pulls.iter().filter(|_| !removes);
         for pull in pulls {
-            self.work.pull(runtime.clone(), pull.clone(), now);
+            self.tasks.pull(runtime.clone(), pull.clone(), now);
         }
         *wake = decision.wake.map_or(*wake, |next| next.min(*wake));
         self.last.clone_from(&decision.statuses);
@@ -287,8 +287,8 @@ impl<R: ImageRuntime> Node<R> {
         Ok(decision)
     }
 
-    /// Whether the next passes make the removals that are left before any pull starts, which the
-    /// removals would have to wait for.
+    /// Whether the next passes make the remaining removals before any pull starts, because the
+    /// removals would have to wait for those pulls.
     fn goes_on_removing(&mut self, is_any_left: bool, now: Timestamp) -> bool {
         let since = self.removing_since.unwrap_or(now).min(now);
         let goes_on = is_any_left && now.duration_since(since) < REMOVALS;
@@ -306,7 +306,7 @@ impl<R: ImageRuntime> Node<R> {
         (!actions.is_empty()).then_some(wait)
     }
 
-    /// Records that a pull gives its slot to others, or ends for a removal.
+    /// Records that a pull was cancelled so that others get its slot, or for a removal.
     fn put_back(&mut self, name: &str, now: Timestamp) {
         tracing::info!(
             image = name,
@@ -317,11 +317,11 @@ impl<R: ImageRuntime> Node<R> {
         });
     }
 
-    /// The states of the hosts, for images.
-    fn inside(&self, hosts: &[Host<'_>]) -> BTreeMap<String, Inside> {
+    /// The states of the hosts that are served from inside the cluster, for images.
+    fn inside(&self, hosts: &[Host<'_>]) -> BTreeMap<String, ClusterHost> {
         let inside = hosts.iter().map(|host| {
-            let inside = Inside {
-                standing: self.proofs.standing(host, hosts),
+            let inside = ClusterHost {
+                standing: self.proofs.host_state(host, hosts),
                 has_source: host.entry.policy == NodeRegistryPolicy::AllowContactingSource,
             };
             (host.entry.host.clone(), inside)
@@ -330,10 +330,10 @@ impl<R: ImageRuntime> Node<R> {
     }
 
     /// Records the outcome of a task that has ended.
-    fn note(&mut self, done: Done) {
+    fn note(&mut self, done: FinishedTask) {
         let now = Timestamp::now();
         match done {
-            Done::Probed { entry, outcome } => {
+            FinishedTask::Probed { entry, outcome } => {
                 self.metrics.probed(outcome.is_ok());
                 let outcome = outcome.map_err(|message| match self.runtime.advice() {
                     Some(advice) => format!("{message}. {advice}"),
@@ -348,7 +348,7 @@ impl<R: ImageRuntime> Node<R> {
                 }
                 self.proofs.note(&entry, outcome, now, rand::random());
             }
-            Done::Pulled { name, result } => {
+            FinishedTask::Pulled { name, result } => {
                 self.metrics.pulled(&result);
                 match &result {
                     Ok(()) => tracing::info!(image = name, "pulled"),
@@ -370,8 +370,8 @@ impl<R: ImageRuntime> Node<R> {
         });
     }
 
-    /// Remembers, of every image of the spec that a pull was for, the attempt made of the one
-    /// before and of whether a Registry of the cluster has the image.
+    /// Updates the attempt of every image of the spec that a pull was for. `attempt` makes the new
+    /// one from the previous one and from whether a Registry of the cluster has the image.
     fn note_attempts(
         &mut self,
         name: &str,
@@ -414,7 +414,7 @@ impl<R: ImageRuntime> Node<R> {
         }
         let names = decision.trouble.into_iter();
         lesser.extend(names.map(|message| ("NameNotChanged", message)));
-        let is_proved = |host: &Host<'_>| self.proofs.standing(host, hosts) == Standing::Ready;
+        let is_proved = |host: &Host<'_>| self.proofs.host_state(host, hosts) == HostState::Ready;
         if !hosts.is_empty() && !hosts.iter().any(is_proved) {
             trouble.extend(self.runtime.advice());
         }
@@ -424,7 +424,7 @@ impl<R: ImageRuntime> Node<R> {
             self.files.has_default(),
             self.files.leaving(),
         );
-        let node = report::Node {
+        let node = report::NodeInput {
             generation: object.metadata.generation,
             runtime: self.runtime.shown(),
             trouble,
@@ -450,7 +450,7 @@ impl<R: ImageRuntime> Node<R> {
 /// The first host whose file cannot be written, and why.
 fn unwritten(hosts: &[Host<'_>]) -> Option<String> {
     hosts.iter().find_map(|host| match &host.trouble {
-        Some(Standing::Failed(why)) => Some(format!("{}: {why}", host.entry.host)),
+        Some(HostState::Failed(why)) => Some(format!("{}: {why}", host.entry.host)),
         _ => None,
     })
 }

@@ -1,10 +1,10 @@
 //! Proves that the runtime reaches the registries in the cluster, by pulling and removing the
 //! reserved image.
 //!
-//! Only a pull proves a `hosts.toml`: containerd ignores files silently where its `config_path` is
-//! unset or holds several folders. One probe runs at a time, since removing an image takes away
-//! every name of it, and a routed host is probed only after the registry's own name was proved:
-//! otherwise the probe itself would ask the source.
+//! Only a pull proves a `hosts.toml`: containerd ignores the files silently if its `config_path` is
+//! unset or holds several folders. One probe runs at a time, since removing an image removes all
+//! its names. A routed host is probed only after the registry's own name was proved; otherwise the
+//! probe itself would contact the source.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +28,7 @@ const LONGEST_ROUTED: SignedDuration = SignedDuration::from_mins(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proof {
     /// The entry that it is about: a changed one is proved again.
-    entry: Key,
+    entry: EntryKey,
     /// Why the last probe failed; `None` if it succeeded.
     failure: Option<String>,
     /// Failures in a row.
@@ -39,14 +39,14 @@ pub(crate) struct Proof {
 
 /// A text that differs between two different entries of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Key {
+struct EntryKey {
     registry: String,
     endpoint: String,
     policy: NodeRegistryPolicy,
 }
 
-impl Key {
-    fn of_entry(entry: &NodeRegistry) -> Self {
+impl EntryKey {
+    fn from_entry(entry: &NodeRegistry) -> Self {
         Self {
             registry: entry.registry.clone(),
             endpoint: entry.endpoint.clone(),
@@ -60,7 +60,7 @@ impl Key {
 pub(crate) struct Host<'a> {
     pub(crate) entry: &'a NodeRegistry,
     /// The state of the host while its file is not in place; `None` if it is.
-    pub(crate) trouble: Option<Standing>,
+    pub(crate) trouble: Option<HostState>,
 }
 
 /// The recorded states of the hosts.
@@ -73,21 +73,22 @@ pub(crate) struct Proofs {
     last: [u64; 4],
 }
 
-/// Kinds of hosts that take turns while several are due.
+/// Classes of hosts that take turns while several are due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Routed hosts, what they lead to and the administrator's Registries, unless their last probe
-    /// failed. Comes before all others: each is quickly done, or is of another kind from then on.
+enum HostClass {
+    /// Routed hosts, the registries that they lead to and the administrator's Registries, unless
+    /// their last probe failed. This class comes first, because each of its hosts is probed
+    /// quickly, or leaves the class.
     Needed,
-    /// These, while they fail.
+    /// The same hosts, while their probes fail.
     NeededFailing,
     /// Other Registries, unless their last probe failed.
     Other,
-    /// These, while they fail.
+    /// The same Registries, while their probes fail.
     OtherFailing,
 }
 
-/// The next step.
+/// The next step of the probing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Probe this host.
@@ -98,7 +99,7 @@ pub(crate) enum Next {
 
 /// The state of a host, for images and for the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum HostState {
     /// The last probe succeeded.
     Ready,
     /// Not probed yet, and why.
@@ -108,8 +109,8 @@ pub(crate) enum Standing {
 }
 
 impl Proofs {
-    /// A host that a previous agent had proved: that counts until the host is probed again, at
-    /// once.
+    /// Restores a host that a previous agent had proved. It counts as proved until it is probed
+    /// again, which happens at once.
     pub(crate) fn restored(
         statuses: &[NodeRegistryStatus],
         entries: &[NodeRegistry],
@@ -125,7 +126,7 @@ impl Proofs {
                     && entry.policy == status.policy
             })?;
             let proof = Proof {
-                entry: Key::of_entry(entry),
+                entry: EntryKey::from_entry(entry),
                 failure: None,
                 failures: 0,
                 next: now,
@@ -164,33 +165,33 @@ impl Proofs {
         let first = due
             .iter()
             .filter(|(_, entry)| is_own(entry) || !names.contains(entry.registry.as_str()))
-            .map(|(next, entry)| (self.kind(entry, &needed), next, &entry.host))
-            .min_by_key(|(kind, next, host)| (self.turn(*kind), *next, *host));
-        let Some((kind, _, host)) = first else {
+            .map(|(next, entry)| (self.class(entry, &needed), next, &entry.host))
+            .min_by_key(|(class, next, host)| (self.last_served(*class), *next, *host));
+        let Some((class, _, host)) = first else {
             return Next::Wait(wake);
         };
         let host = host.clone();
         self.chosen += 1;
-        self.last[kind as usize] = self.chosen;
+        self.last[class as usize] = self.chosen;
         Next::Probe(host)
     }
 
-    /// The kind of a host, where these `needed` names belong to the administrator.
-    fn kind(&self, entry: &NodeRegistry, needed: &BTreeSet<&str>) -> Kind {
+    /// The class of a host; the `needed` names belong to the administrator.
+    fn class(&self, entry: &NodeRegistry, needed: &BTreeSet<&str>) -> HostClass {
         let fails = self.proof(entry).is_some_and(|proof| proof.failures > 0);
         match (needed.contains(entry.host.as_str()), fails) {
-            (true, false) => Kind::Needed,
-            (true, true) => Kind::NeededFailing,
-            (false, false) => Kind::Other,
-            (false, true) => Kind::OtherFailing,
+            (true, false) => HostClass::Needed,
+            (true, true) => HostClass::NeededFailing,
+            (false, false) => HostClass::Other,
+            (false, true) => HostClass::OtherFailing,
         }
     }
 
-    /// The kind with the lowest number is served next: the one that waited longest.
-    fn turn(&self, kind: Kind) -> u64 {
-        match kind {
-            Kind::Needed => 0,
-            _ => 1 + self.last[kind as usize],
+    /// The class with the lowest number is served next: the one that has waited longest.
+    fn last_served(&self, class: HostClass) -> u64 {
+        match class {
+            HostClass::Needed => 0,
+            _ => 1 + self.last[class as usize],
         }
     }
 
@@ -212,7 +213,7 @@ impl Proofs {
             _ => backoff::wait(failures, LONGEST_ROUTED, random),
         };
         let proof = Proof {
-            entry: Key::of_entry(entry),
+            entry: EntryKey::from_entry(entry),
             failure: outcome.err(),
             failures,
             next: now + wait,
@@ -234,22 +235,22 @@ impl Proofs {
     }
 
     /// The state of a host. A routed host is ready only while its registry's own name is.
-    pub(crate) fn standing(&self, host: &Host<'_>, hosts: &[Host<'_>]) -> Standing {
+    pub(crate) fn host_state(&self, host: &Host<'_>, hosts: &[Host<'_>]) -> HostState {
         if let Some(trouble) = &host.trouble {
             return trouble.clone();
         }
         if let Some(registry) = self.missing_registry(host, hosts) {
             let message =
                 format!("waiting for a successful probe of registry {registry} on this node");
-            return Standing::Pending(message);
+            return HostState::Pending(message);
         }
         match self.proof(host.entry) {
-            None => Standing::Pending("the first probe has not ended yet".to_owned()),
+            None => HostState::Pending("the first probe has not ended yet".to_owned()),
             Some(Proof {
                 failure: Some(failure),
                 ..
-            }) => Standing::Failed(failure.clone()),
-            Some(_) => Standing::Ready,
+            }) => HostState::Failed(failure.clone()),
+            Some(_) => HostState::Ready,
         }
     }
 
@@ -274,7 +275,7 @@ impl Proofs {
 
     fn proof(&self, entry: &NodeRegistry) -> Option<&Proof> {
         let proof = self.by_host.get(&entry.host)?;
-        (proof.entry == Key::of_entry(entry)).then_some(proof)
+        (proof.entry == EntryKey::from_entry(entry)).then_some(proof)
     }
 }
 
@@ -344,7 +345,7 @@ mod tests {
         assert_eq!(proofs.next(&hosts, at(1)), probe("docker.io"));
         proofs.note(&routed(), Ok(()), at(1), 0.5);
         assert_eq!(proofs.next(&hosts, at(1)), Next::Wait(Some(at(1 + 540))));
-        assert_eq!(proofs.standing(&hosts[0], &hosts), Standing::Ready);
+        assert_eq!(proofs.host_state(&hosts[0], &hosts), HostState::Ready);
     }
 
     #[test]
@@ -355,10 +356,10 @@ mod tests {
         proofs.note(&own(), Ok(()), at(0), 0.0);
         proofs.note(&routed(), Ok(()), at(0), 0.0);
         proofs.note(&own(), Err("connection refused".to_owned()), at(600), 0.0);
-        let failed = Standing::Failed("connection refused".to_owned());
-        assert_eq!(proofs.standing(&hosts[1], &hosts), failed);
-        let standing = proofs.standing(&hosts[0], &hosts);
-        assert!(matches!(standing, Standing::Pending(why) if why.contains("reg.ns.svc:5000")));
+        let failed = HostState::Failed("connection refused".to_owned());
+        assert_eq!(proofs.host_state(&hosts[1], &hosts), failed);
+        let standing = proofs.host_state(&hosts[0], &hosts);
+        assert!(matches!(standing, HostState::Pending(why) if why.contains("reg.ns.svc:5000")));
     }
 
     #[test]
@@ -370,14 +371,14 @@ mod tests {
         let mut hosts = hosts(&entries);
         assert_eq!(proofs.next(&hosts, at(1)), probe("reg.ns.svc:5000"));
         assert!(matches!(
-            proofs.standing(&hosts[0], &hosts),
-            Standing::Pending(_)
+            proofs.host_state(&hosts[0], &hosts),
+            HostState::Pending(_)
         ));
-        hosts[0].trouble = Some(Standing::Failed("the disk is read-only".to_owned()));
+        hosts[0].trouble = Some(HostState::Failed("the disk is read-only".to_owned()));
         assert_eq!(proofs.next(&hosts, at(1)), Next::Wait(None));
         assert!(matches!(
-            proofs.standing(&hosts[0], &hosts),
-            Standing::Failed(_)
+            proofs.host_state(&hosts[0], &hosts),
+            HostState::Failed(_)
         ));
     }
 
@@ -405,10 +406,10 @@ mod tests {
         let entries = [own(), routed()];
         let hosts = hosts(&entries);
         let mut proofs = Proofs::restored(&statuses, &entries, at(0));
-        assert_eq!(proofs.standing(&hosts[0], &hosts), Standing::Ready);
+        assert_eq!(proofs.host_state(&hosts[0], &hosts), HostState::Ready);
         assert!(matches!(
-            proofs.standing(&hosts[1], &hosts),
-            Standing::Pending(_)
+            proofs.host_state(&hosts[1], &hosts),
+            HostState::Pending(_)
         ));
         assert_eq!(proofs.next(&hosts, at(0)), probe("reg.ns.svc:5000"));
     }
@@ -438,7 +439,7 @@ mod tests {
         let hosts = hosts(&entries);
         let mut proofs = Proofs::default();
         let mut seconds = 0;
-        while proofs.standing(&hosts[3], &hosts) != Standing::Ready {
+        while proofs.host_state(&hosts[3], &hosts) != HostState::Ready {
             assert!(seconds < 120, "the routed host was not probed in time");
             match proofs.next(&hosts, at(seconds)) {
                 Next::Probe(host) => {
@@ -458,8 +459,8 @@ mod tests {
         }
     }
 
-    /// Plays probes from the second `begin` until `is_done`, one after the other: a silent host takes
-    /// 15 s, another one 1 s. Returns the seconds that it took.
+    /// Runs probes from the second `begin` until `is_done`, one after the other: a silent host
+    /// takes 15 s, any other host 1 s. Returns the seconds that they took.
     fn until(
         proofs: &mut Proofs,
         entries: &[NodeRegistry],
@@ -516,7 +517,7 @@ mod tests {
             |host| host.contains("a-team"),
             |proofs, hosts| {
                 let mut needed = hosts[40..].iter();
-                needed.all(|host| proofs.standing(host, hosts) == Standing::Ready)
+                needed.all(|host| proofs.host_state(host, hosts) == HostState::Ready)
             },
         );
         assert_eq!(took, 3);
@@ -540,7 +541,7 @@ mod tests {
         assert!(proofs.by_host.values().all(|proof| proof.next <= at(now)));
         let took = until(&mut proofs, &entries, now, silent, |proofs, hosts| {
             let mut needed = hosts[40..].iter();
-            needed.all(|host| proofs.standing(host, hosts) == Standing::Ready)
+            needed.all(|host| proofs.host_state(host, hosts) == HostState::Ready)
         });
         assert!(took <= 40, "{took}");
     }

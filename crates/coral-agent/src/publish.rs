@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::pulse::Pulse;
+use crate::pulse::HealthMonitor;
 
 /// The owner of the status' fields.
 const MANAGER: &str = "coral-agent";
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// How long a write may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A status to write.
+/// A status to be written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Report {
     /// The object's UID: another object of that name does not have the earlier writes.
@@ -35,17 +35,17 @@ pub(crate) struct Report {
     pub(crate) stored: NodeImagesStatus,
 }
 
-/// Writes reports until there will be no more.
+/// Writes reports until the sender is dropped.
 pub(crate) async fn publish(
     api: Api<NodeImages>,
     node: String,
     mut reports: watch::Receiver<Option<Report>>,
     metrics: Metrics,
-    pulse: Pulse,
+    pulse: HealthMonitor,
 ) {
     let mut written: Option<(String, NodeImagesStatus)> = None;
     let mut failures = 0;
-    let mut pace = Pace(Instant::now());
+    let mut pace = WriteThrottle(Instant::now());
     loop {
         let report = reports.borrow_and_update().clone();
         let news = report.filter(|report| !is_written(report, written.as_ref()));
@@ -64,7 +64,7 @@ pub(crate) async fn publish(
                 written = Some((report.uid, report.status));
                 tokio::time::sleep(pace.after_write(Instant::now())).await;
             }
-            // The object is gone: there will be another, or none.
+            // The object is gone; another one may take its place.
             Err(Failure::Gone) => written = Some((report.uid, report.status)),
             Err(Failure::Other(message)) => {
                 failures += 1;
@@ -85,9 +85,9 @@ pub(crate) async fn publish(
 }
 
 /// The time until which the writes so far use up the rate of one per [`BATCH`].
-struct Pace(Instant);
+struct WriteThrottle(Instant);
 
-impl Pace {
+impl WriteThrottle {
     /// How long to wait after a write.
     fn after_write(&mut self, now: Instant) -> Duration {
         self.0 = self.0.max(now) + BATCH;
@@ -140,14 +140,14 @@ mod tests {
     struct Scripted {
         server: Server,
         reports: watch::Sender<Option<Report>>,
-        pulse: Pulse,
+        pulse: HealthMonitor,
     }
 
     fn start() -> Scripted {
         let (service, server) = mock::pair::<Request<Body>, Response<Body>>();
         let api = Api::all(Client::new(service, "default"));
         let (reports, receiver) = watch::channel(None);
-        let (metrics, pulse) = (Metrics::default(), Pulse::default());
+        let (metrics, pulse) = (Metrics::default(), HealthMonitor::default());
         tokio::spawn(publish(
             api,
             "n1".to_owned(),
@@ -206,7 +206,7 @@ mod tests {
         scripted.reports.send_replace(Some(report("u1", 1)));
         scripted.reports.send_replace(Some(report("u1", 2)));
         assert_eq!(scripted.answer(200).await["status"]["available"], 2);
-        // Another object of that name has none of it.
+        // The new object with that name has none of the earlier writes.
         scripted.reports.send_replace(Some(report("u2", 2)));
         assert_eq!(scripted.answer(200).await["metadata"]["uid"], "u2");
     }

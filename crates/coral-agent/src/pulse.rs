@@ -1,5 +1,5 @@
-//! Whether the agent is working, for `/readyz`: the readiness of its pod shows the cluster that it
-//! is stuck or cut off from the API server. Liveness does not depend on it, because a restart would
+//! Tracks whether the agent is working, for `/readyz`: the readiness of its pod shows that it is
+//! stuck or cut off from the API server. Liveness does not depend on it, because a restart would
 //! not help.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,20 +7,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longest time without progress in the looks at the node: twice the time between two looks without
-/// a change, and longer than any single call of the container runtime may take.
+/// Longest time without progress in a pass: twice the interval between two passes without a change,
+/// and longer than any single call of the container runtime may take.
 const LONGEST_STEP: Duration = Duration::from_mins(2);
 /// How long the API server may fail: its restart is not a fault of the agent.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// A watch that has not failed for so long works, though it may have brought nothing: it is tried
-/// again after ten seconds at most, and a connection has thirty.
+/// A watch without a failure for this long counts as working, though it may have delivered nothing:
+/// it is retried after ten seconds at most, and a connection attempt takes up to thirty.
 const QUIET: Duration = Duration::from_secs(45);
 
-/// The progress that the agent's parts report. Clones share one state.
+/// The progress that the parts of the agent report. Clones share one state.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Pulse(Arc<Mutex<Beats>>);
+pub(crate) struct HealthMonitor(Arc<Mutex<HealthSignals>>);
 
-impl Pulse {
+impl HealthMonitor {
     /// Records that a pass over the node begins or makes progress: a pass with many calls to a slow
     /// runtime may take minutes.
     pub(crate) fn goes_on(&self) {
@@ -52,20 +52,20 @@ impl Pulse {
         self.beats().check(Instant::now())
     }
 
-    fn beats(&self) -> MutexGuard<'_, Beats> {
+    fn beats(&self) -> MutexGuard<'_, HealthSignals> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Default)]
-struct Beats {
+struct HealthSignals {
     /// When the last pass began or made progress.
     step: Option<Instant>,
     watch: Failures,
     write: Failures,
 }
 
-impl Beats {
+impl HealthSignals {
     fn check(&self, now: Instant) -> Result<(), String> {
         let since = |began: Instant| now.saturating_duration_since(began).as_secs();
         if let Some(step) = self.step.filter(|step| now > *step + LONGEST_STEP) {
@@ -90,18 +90,18 @@ impl Beats {
     }
 }
 
-/// The first and the last of failures in a row.
+/// The first and the latest of consecutive failures.
 #[derive(Debug, Default)]
 struct Failures(Option<(Instant, Instant)>);
 
 impl Failures {
-    /// Records a failure. `quiet` is the time without one that ends the row.
+    /// Records a failure. `quiet` is the time without a failure that ends the series.
     fn failed(&mut self, now: Instant, quiet: Option<Duration>) {
         let first = self.row(now, quiet).unwrap_or(now);
         self.0 = Some((first, now));
     }
 
-    /// The first failure of a row that has lasted too long.
+    /// The first failure of a series that has lasted too long.
     fn lasting(&self, now: Instant, quiet: Option<Duration>) -> Option<Instant> {
         let first = self.row(now, quiet)?;
         (now >= first + PATIENCE).then_some(first)
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn an_agent_whose_look_does_not_get_on_is_not_ready_until_it_does() {
         let begin = Instant::now();
-        let mut beats = Beats::default();
+        let mut beats = HealthSignals::default();
         assert_eq!(beats.check(at(begin, 1000)), Ok(()), "nothing began yet");
         beats.step = Some(begin);
         assert_eq!(beats.check(at(begin, 120)), Ok(()));
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_watch_that_fails_for_a_minute_is_told_until_it_brings_something_or_fails_no_more() {
         let begin = Instant::now();
-        let mut beats = Beats::default();
+        let mut beats = HealthSignals::default();
         for second in [0, 40, 59] {
             beats.watch.failed(at(begin, second), Some(QUIET));
             assert_eq!(beats.check(at(begin, second)), Ok(()), "a restart");
@@ -157,13 +157,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_works_again_is_ready_at_once() {
-        let pulse = Pulse::default();
+        let pulse = HealthMonitor::default();
         for (fail, work) in [
             (
-                Pulse::watch_failed as fn(&Pulse),
-                Pulse::watch_works as fn(&Pulse),
+                HealthMonitor::watch_failed as fn(&HealthMonitor),
+                HealthMonitor::watch_works as fn(&HealthMonitor),
             ),
-            (Pulse::write_failed, Pulse::write_works),
+            (HealthMonitor::write_failed, HealthMonitor::write_works),
         ] {
             for _ in 0..4 {
                 fail(&pulse);

@@ -12,7 +12,7 @@ use coral_api::node_images::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::probe::{Host, Proofs, Standing};
+use crate::probe::{Host, HostState, Proofs};
 
 /// Longest message of one host or image, in characters.
 const MAX_MESSAGE: usize = 640;
@@ -21,7 +21,7 @@ const MAX_MESSAGES: usize = 200;
 
 /// The input of the report, apart from images and registries.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Node {
+pub(crate) struct NodeInput {
     pub(crate) generation: Option<i64>,
     /// Name and version of the container runtime.
     pub(crate) runtime: Option<String>,
@@ -42,17 +42,17 @@ pub(crate) fn registries(
     leaving: &[NodeRegistryStatus],
 ) -> Vec<NodeRegistryStatus> {
     let wanted = hosts.iter().map(|host| {
-        let (state, message) = match proofs.standing(host, hosts) {
+        let (state, message) = match proofs.host_state(host, hosts) {
             // It is intended, but worth reporting.
-            Standing::Ready
+            HostState::Ready
                 if hides_default && host.entry.policy == NodeRegistryPolicy::NeverContactSource =>
             {
                 let message = "the route hides the node's rules for every host (_default)";
                 (NodeRegistryState::Ready, Some(message.to_owned()))
             }
-            Standing::Ready => (NodeRegistryState::Ready, None),
-            Standing::Pending(why) => (NodeRegistryState::Pending, Some(why)),
-            Standing::Failed(why) => (NodeRegistryState::Error, Some(why)),
+            HostState::Ready => (NodeRegistryState::Ready, None),
+            HostState::Pending(why) => (NodeRegistryState::Pending, Some(why)),
+            HostState::Failed(why) => (NodeRegistryState::Error, Some(why)),
         };
         NodeRegistryStatus {
             host: host.entry.host.clone(),
@@ -72,7 +72,7 @@ pub(crate) fn registries(
 
 /// The whole status.
 pub(crate) fn status(
-    node: &Node,
+    node: &NodeInput,
     mut images: Vec<NodeImageStatus>,
     pins: Vec<String>,
     registries: Vec<NodeRegistryStatus>,
@@ -113,7 +113,7 @@ pub(crate) fn status(
         registries,
         conditions: node.conditions.clone(),
     };
-    let (ready, degraded) = sayings(node, &status);
+    let (ready, degraded) = evaluate_conditions(node, &status);
     for (kind, said) in [(READY, ready), (DEGRADED, degraded)] {
         let saying = ConditionUpdate {
             kind,
@@ -142,11 +142,14 @@ fn said(truth: Truth, reason: &'static str, message: impl Into<String>) -> Condi
     }
 }
 
-/// The conditions: whether the node matches its spec, and whether something is wrong. The first
-/// problem is reported: of the node, of a host that the administrator relies on, of an image, of a
-/// name. Problems with a tenant's Registry, or with images from one that cannot be reached, do not
-/// count: the Registry is named at the end of the message of `Ready`.
-fn sayings(node: &Node, status: &NodeImagesStatus) -> (ConditionValue, ConditionValue) {
+/// The two conditions: whether the node matches its spec, and whether something is wrong. The first
+/// problem is reported, in this order: of the node, of a host that the administrator relies on, of
+/// an image, of a name. Problems with a tenant's Registry, or with images from a Registry that
+/// cannot be reached, do not count: that Registry is named at the end of the message of `Ready`.
+fn evaluate_conditions(
+    node: &NodeInput,
+    status: &NodeImagesStatus,
+) -> (ConditionValue, ConditionValue) {
     let (needed, others) = by_owner(&status.registries);
     let not_ready = others
         .iter()
@@ -193,7 +196,7 @@ fn sayings(node: &Node, status: &NodeImagesStatus) -> (ConditionValue, Condition
 
 /// Reason and message of the first problem.
 fn wrong(
-    node: &Node,
+    node: &NodeInput,
     status: &NodeImagesStatus,
     needed: &[&NodeRegistryStatus],
     away: &[&str],
@@ -297,7 +300,12 @@ mod tests {
     #[test]
     fn a_status_of_many_long_failures_fits_an_object() {
         let images = (0..2000).map(|number| image(number, ImageTagState::Error));
-        let status = status(&Node::default(), images.collect(), Vec::new(), Vec::new());
+        let status = status(
+            &NodeInput::default(),
+            images.collect(),
+            Vec::new(),
+            Vec::new(),
+        );
         assert_eq!(status.error, Some(2000));
         let size = serde_json::to_vec(&status).unwrap().len();
         assert!(size < 1_000_000, "{size}");
@@ -355,10 +363,10 @@ mod tests {
                 ("False", "NodeNotUsable", "True"),
             ),
         ] {
-            let node = Node {
+            let node = NodeInput {
                 generation: Some(4),
                 trouble: trouble.map(str::to_owned).into_iter().collect(),
-                ..Node::default()
+                ..NodeInput::default()
             };
             let images = states.iter().enumerate();
             let images = images
@@ -381,12 +389,12 @@ mod tests {
             endpoint: "https://10.0.0.2:5000".to_owned(),
             ..registry(state)
         };
-        let told = |node: &Node, images, registries| {
+        let told = |node: &NodeInput, images, registries| {
             let status = status(node, images, Vec::new(), registries);
             let ready = &status.conditions[0];
             format!("{} {}: {}", ready.status, ready.reason, ready.message)
         };
-        let (node, error) = (Node::default(), NodeRegistryState::Error);
+        let (node, error) = (NodeInput::default(), NodeRegistryState::Error);
         let first = told(&node, Vec::new(), vec![tenants(error)]);
         let expected = "True AsSpecified: 0/0 images available; not reached from this node: \
                         reg.team.svc:5000 (1 in all)";
@@ -399,7 +407,7 @@ mod tests {
             failed.starts_with("False PullFailed: reg/a:1: x"),
             "{failed}"
         );
-        // An image from there waits, or fails, with its Registry.
+        // An image from that Registry waits, or fails, together with it.
         for state in [ImageTagState::Pending, ImageTagState::Error] {
             let there = NodeImageStatus {
                 reference: "reg.team.svc:5000/a:1".to_owned(),
@@ -410,7 +418,7 @@ mod tests {
             let back = told(&node, vec![there], vec![tenants(NodeRegistryState::Ready)]);
             assert!(back.starts_with("False"), "{back}");
         }
-        // A route of the administrator may lead there.
+        // A route of the administrator may lead to that Registry.
         let mut routed = tenants(NodeRegistryState::Ready);
         (routed.host, routed.policy) = (
             "docker.io".to_owned(),
@@ -422,9 +430,9 @@ mod tests {
 
     #[test]
     fn a_name_that_cannot_be_changed_is_told_after_an_image_that_is_missing() {
-        let node = Node {
+        let node = NodeInput {
             lesser: vec![("NameNotChanged", "the image name a: no".to_owned())],
-            ..Node::default()
+            ..NodeInput::default()
         };
         let reason = |images| {
             let status = status(&node, images, Vec::new(), Vec::new());
@@ -437,11 +445,11 @@ mod tests {
 
     #[test]
     fn a_condition_that_stays_keeps_its_time() {
-        let first = status(&Node::default(), Vec::new(), Vec::new(), Vec::new());
-        let later = Node {
+        let first = status(&NodeInput::default(), Vec::new(), Vec::new(), Vec::new());
+        let later = NodeInput {
             conditions: first.conditions.clone(),
             now: Timestamp::from_second(60).unwrap(),
-            ..Node::default()
+            ..NodeInput::default()
         };
         assert_eq!(status(&later, Vec::new(), Vec::new(), Vec::new()), first);
     }
@@ -455,9 +463,9 @@ mod tests {
             image(2, ImageTagState::Pending),
             leaving,
         ];
-        let node = Node {
+        let node = NodeInput {
             trouble: vec!["one".to_owned(), "two".to_owned()],
-            ..Node::default()
+            ..NodeInput::default()
         };
         let status = status(&node, images, Vec::new(), Vec::new());
         let counts = (status.available, status.pending, status.error);

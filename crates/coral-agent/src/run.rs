@@ -1,4 +1,4 @@
-//! Wiring: what runs side by side in an agent.
+//! Wires together the tasks that run in an agent.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::publish::publish;
-use crate::pulse::Pulse;
+use crate::pulse::HealthMonitor;
 use crate::watch::{WatchedObject, follow};
 
 /// How long the last report may take after the shutdown was requested.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How an agent runs.
+/// The configuration of an agent.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Name of the node, and of its NodeImages object.
@@ -69,7 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::default();
-    let pulse = Pulse::default();
+    let pulse = HealthMonitor::default();
     let beats = pulse.clone();
     health.check_with(move || beats.check());
     let address = config.listen;
@@ -124,7 +124,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
 }
 
 /// Ready once the API server has answered, with or without an object for the node, and as long as
-/// the [`Pulse`] has no objection.
+/// the [`HealthMonitor`] has no objection.
 async fn ready_once_seen(mut objects: watch::Receiver<WatchedObject>, health: Health) {
     let seen = objects.wait_for(|seen| !matches!(seen, WatchedObject::NotYet));
     if seen.await.is_ok() {

@@ -10,7 +10,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use crate::pulse::Pulse;
+use crate::pulse::HealthMonitor;
 
 /// Longest wait before the API server is asked again.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -24,14 +24,14 @@ pub(crate) enum WatchedObject {
     /// There is no object for this node: nothing is changed on the node.
     Absent,
     /// The object.
-    There(Arc<NodeImages>),
+    Present(Arc<NodeImages>),
 }
 
 impl WatchedObject {
     /// The object, if there is one.
     pub(crate) fn object(&self) -> Option<&Arc<NodeImages>> {
         match self {
-            Self::There(object) => Some(object),
+            Self::Present(object) => Some(object),
             Self::NotYet | Self::Absent => None,
         }
     }
@@ -42,13 +42,13 @@ pub(crate) async fn follow(
     client: Client,
     node: String,
     seen: watch::Sender<WatchedObject>,
-    pulse: Pulse,
+    pulse: HealthMonitor,
 ) {
     let api: Api<NodeImages> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let stream = watch_objects(api, config);
     tokio::pin!(stream);
-    let mut waits = Waits::default();
+    let mut waits = WatchBackoff::default();
     // What a list in progress has brought.
     let mut listed = WatchedObject::Absent;
     let mut state = State {
@@ -93,14 +93,14 @@ impl State<'_> {
         match event {
             Event::Init => *self.listed = WatchedObject::Absent,
             Event::InitApply(object) if is_ours(&object) => {
-                *self.listed = WatchedObject::There(Arc::new(object));
+                *self.listed = WatchedObject::Present(Arc::new(object));
             }
             Event::InitDone => {
                 self.seen.send_replace(self.listed.clone());
             }
             Event::Apply(object) if is_ours(&object) => {
                 self.seen
-                    .send_replace(WatchedObject::There(Arc::new(object)));
+                    .send_replace(WatchedObject::Present(Arc::new(object)));
             }
             Event::Delete(object) if is_ours(&object) => {
                 self.seen.send_replace(WatchedObject::Absent);
@@ -110,14 +110,14 @@ impl State<'_> {
     }
 }
 
-/// How long to wait after failures in a row: from a fifth of a second, doubled up to [`LONGEST`].
-/// Jitter keeps the nodes of a cluster apart after its API server was away.
+/// The wait after consecutive failures: from 200 ms, doubled up to [`LONGEST`]. Jitter spreads the
+/// nodes of a cluster after its API server was unavailable.
 #[derive(Debug, Clone, Default)]
-struct Waits {
+struct WatchBackoff {
     failures: u32,
 }
 
-impl Waits {
+impl WatchBackoff {
     /// Applies an event. `Init` comes before the list is requested: it proves nothing, so it must
     /// not reset the backoff.
     fn answered(&mut self, event: &Event<NodeImages>) {
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn waits_grow_until_the_api_server_answers() {
-        let mut waits = Waits::default();
+        let mut waits = WatchBackoff::default();
         let mut failed = || {
             waits.answered(&Event::Init);
             waits.failed(&watcher::Error::NoResourceVersion)

@@ -1,4 +1,4 @@
-//! containerd, over its unix socket.
+//! A client for containerd, over its unix socket.
 
 mod channel;
 mod config;
@@ -28,24 +28,25 @@ pub enum SocketError {
     Relative(PathBuf),
 }
 
-/// A containerd. Cheap to clone; connects at the first call and again after the connection broke.
+/// A client for containerd. It is cheap to clone, connects at the first call, and reconnects after
+/// the connection broke.
 ///
-/// In a container, mount the socket's *folder*: a mounted socket file goes stale when containerd
-/// restarts.
+/// In a container, mount the *folder* of the socket: a mounted socket file goes stale when
+/// containerd restarts.
 #[derive(Debug, Clone)]
 pub struct Containerd {
     channel: Channel,
 }
 
 impl Containerd {
-    /// The containerd whose socket is at this absolute path. Must be called within a tokio
-    /// runtime; nothing is connected yet.
+    /// A client for the containerd with the socket at this absolute path. Must be called within a
+    /// tokio runtime; it does not connect yet.
     pub fn new(socket: &Path) -> Result<Self, SocketError> {
         Self::with_deadlines(socket, Deadlines::default())
     }
 
-    /// Like [`Self::new`], with another deadline for a whole pull (default: 30 minutes; containerd
-    /// itself ends a pull that makes no progress).
+    /// Like [`Self::new`], with another deadline for a pull (default: 30 minutes; containerd itself
+    /// ends a pull that makes no progress).
     pub fn with_pull_deadline(socket: &Path, pull: Duration) -> Result<Self, SocketError> {
         let deadlines = Deadlines {
             pull,
@@ -85,15 +86,16 @@ impl ImageRuntime for Containerd {
     }
 
     async fn list(&self) -> Result<Vec<RuntimeImage>, RuntimeError> {
-        // CRI says which images are complete and which names are one image; containerd says what
-        // each name stands for, and its labels. A name that came in between is seen next time.
+        // CRI reports which images are complete and which names refer to one image; containerd
+        // reports the target of each name, and its labels. A name that appears between the two
+        // calls is seen at the next call.
         let names = self.named().await?;
         let path = "/runtime.v1.ImageService/ListImages";
         let request = cri::ListImagesRequest {};
         let answer: cri::ListImagesResponse =
             self.channel.listing("list images", path, request).await?;
         let images = answer.images.into_iter();
-        Ok(images.map(|image| joined(image, &names)).collect())
+        Ok(images.map(|image| combine(image, &names)).collect())
     }
 
     async fn in_use(&self) -> Result<BTreeSet<String>, RuntimeError> {
@@ -159,19 +161,19 @@ impl ImageRuntime for Containerd {
     }
 }
 
-/// CRI's view of an image with containerd's view of its names.
-fn joined(image: cri::Image, names: &BTreeMap<String, ctr::Image>) -> RuntimeImage {
-    let mut joined: Vec<ImageName> = image
+/// Combines CRI's view of an image with containerd's view of its names.
+fn combine(image: cri::Image, names: &BTreeMap<String, ctr::Image>) -> RuntimeImage {
+    let mut combine: Vec<ImageName> = image
         .repo_tags
         .iter()
         .chain(&image.repo_digests)
         .filter_map(|name| names.get(name))
         .map(images::image_name)
         .collect();
-    joined.sort_by(|one, other| one.name.cmp(&other.name));
+    combine.sort_by(|one, other| one.name.cmp(&other.name));
     RuntimeImage {
         id: image.id,
-        names: joined,
+        names: combine,
         size: image.size,
         pinned: image.pinned,
     }

@@ -1,25 +1,25 @@
-//! What can go wrong between the agent and its runtime.
+//! Errors of calls to the container runtime.
 
 use std::error::Error as _;
 use std::fmt;
 
 use tonic::{Code, Status};
 
-/// How much of a runtime's message is kept, in characters.
+/// Longest message of a runtime that is kept, in characters.
 const MAX_MESSAGE: usize = 600;
 
 /// The kind of failure; a bounded metric label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Category {
-    /// The image, or the name, is not there.
+    /// The image, or the name, does not exist.
     NotFound,
-    /// The registry wants a credential, or another one.
+    /// The registry requires a credential, or another one.
     Unauthorized,
-    /// The registry refused.
+    /// The registry refused access.
     Denied,
     /// The reference is malformed.
     Invalid,
-    /// The registry asks for fewer requests.
+    /// The registry limits requests.
     Throttled,
     /// The node's disk is full.
     DiskFull,
@@ -27,14 +27,14 @@ pub enum Category {
     Unavailable,
     /// No answer within the deadline.
     Timeout,
-    /// The runtime does not offer this call.
+    /// The runtime does not implement this call.
     Unsupported,
-    /// Anything else.
+    /// Any other failure.
     Other,
 }
 
 impl Category {
-    /// The name, for metrics, and the reason in a status.
+    /// The name in metrics, and the reason in a status.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "NotFound",
@@ -50,7 +50,7 @@ impl Category {
         }
     }
 
-    /// What to do about a failure of this kind.
+    /// What to do about a failure of this category.
     pub const fn disposition(self) -> Disposition {
         match self {
             Self::NotFound
@@ -74,9 +74,9 @@ impl fmt::Display for Category {
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// It stays until the reference, the credential or the image at the registry changes.
+    /// It persists until the reference, the credential or the image at the registry changes.
     Refusal,
-    /// It may pass: try again, with backoff.
+    /// It is transient: retry with backoff.
     Transient,
 }
 
@@ -90,12 +90,12 @@ pub struct RuntimeError {
 }
 
 impl RuntimeError {
-    /// A failure of `action` ("pull the image"), with the runtime's own words.
+    /// A failure of `action` ("pull the image"), with the runtime's message.
     pub fn new(action: &'static str, category: Category, message: &str) -> Self {
         Self {
             action,
             category,
-            message: clean(without_lead(message)),
+            message: clean(without_prefix(message)),
         }
     }
 
@@ -109,26 +109,27 @@ impl RuntimeError {
         self.category.disposition()
     }
 
-    /// The runtime's words, on one line, without query strings and credentials of URLs, at most
+    /// The runtime's message, in one line, without query strings and credentials of URLs, at most
     /// 600 characters.
     pub fn message(&self) -> &str {
         &self.message
     }
 
     pub(crate) fn from_status(action: &'static str, status: &Status) -> Self {
-        Self::new(action, category_of_status(status), &words(status))
+        Self::new(action, category_of_status(status), &status_message(status))
     }
 }
 
-/// The status' message; for a broken connection the innermost cause, which says more.
-fn words(status: &Status) -> String {
-    let mut words = status.message().to_owned();
+/// The message of the status; for a broken connection that of the innermost cause, which is more
+/// specific.
+fn status_message(status: &Status) -> String {
+    let mut status_message = status.message().to_owned();
     let mut cause = status.source();
     while let Some(error) = cause {
-        words = error.to_string();
+        status_message = error.to_string();
         cause = error.source();
     }
-    words
+    status_message
 }
 
 fn category_of_status(status: &Status) -> Category {
@@ -140,14 +141,15 @@ fn category_of_status(status: &Status) -> Category {
         Code::Unavailable => Category::Unavailable,
         Code::DeadlineExceeded => Category::Timeout,
         Code::Unimplemented => Category::Unsupported,
-        // The connection broke, at this end.
+        // The connection broke on this side.
         _ if status.source().is_some() => Category::Unavailable,
-        _ => category_of_text(status.message()),
+        _ => category_from_text(status.message()),
     }
 }
 
-/// containerd reports what a registry answered as code Unknown, with the answer in its text.
-fn category_of_text(text: &str) -> Category {
+/// Derives the category from the text: containerd reports a registry's answer with code Unknown,
+/// and the answer in the text.
+fn category_from_text(text: &str) -> Category {
     const SIGNS: &[(&str, Category)] = &[
         ("no space left on device", Category::DiskFull),
         ("disk quota exceeded", Category::DiskFull),
@@ -170,9 +172,9 @@ fn category_of_text(text: &str) -> Category {
         .map_or(Category::Other, |(_, category)| *category)
 }
 
-/// containerd's message on a pull, without what the caller knows: that an image, and which one, was
-/// to be pulled. What the registry said stands at the end, which must not be cut off.
-fn without_lead(text: &str) -> &str {
+/// containerd's message on a pull without the part that the caller knows: that an image was to be
+/// pulled, and which one. The registry's answer is at the end, which must not be truncated.
+fn without_prefix(text: &str) -> &str {
     let pulled = text
         .strip_prefix("failed to pull and unpack image \"")
         .and_then(|rest| rest.split_once("\": "))
@@ -182,7 +184,7 @@ fn without_lead(text: &str) -> &str {
         .unwrap_or(pulled)
 }
 
-/// One line, bounded, and without what may be secret in a URL: user information and query.
+/// One line, bounded, and without the parts of URLs that may be secret: user information and query.
 fn clean(text: &str) -> String {
     let mut cleaned = String::new();
     for word in text.split(|c: char| c.is_whitespace() || c.is_control()) {
@@ -201,7 +203,7 @@ fn clean(text: &str) -> String {
     cleaned
 }
 
-/// A word; if there is a URL in it, without the URL's user information and query.
+/// A word; a URL in it loses its user information and query.
 fn without_secrets(word: &str) -> String {
     let Some((scheme, rest)) = word.split_once("://") else {
         return word.to_owned();
@@ -211,7 +213,7 @@ fn without_secrets(word: &str) -> String {
     let Some((before, query)) = path.split_once('?') else {
         return format!("{scheme}://{host}{path}");
     };
-    // What follows the URL in the sentence: a closing quotation mark, a colon.
+    // Characters of the sentence after the URL: a closing quotation mark, a colon.
     let end: &[char] = &['"', ':', ',', ')'];
     let tail = query.trim_end_matches(end).len();
     format!("{scheme}://{host}{before}{}", &query[tail..])

@@ -1,12 +1,12 @@
-//! Container runtimes over CRI, and what containerd offers beside it.
+//! Container runtimes: a client for CRI and for containerd's own services.
 //!
-//! [`ImageRuntime`] is what a node's agent needs of its container runtime: list, pull, name, pin
-//! and remove images. [`Containerd`] is the implementation for containerd over its unix socket; it
-//! speaks CRI v1 for pulling, listing and removing, and containerd's own image service (namespace
-//! `k8s.io`) for what CRI cannot say: a further name for an image, and labels on names.
+//! [`ImageRuntime`] is the interface that a node's agent needs of its container runtime: list,
+//! pull, name, pin and remove images. [`Containerd`] implements it for containerd over its unix
+//! socket. It uses CRI v1 to pull, list and remove, and containerd's own image service (namespace
+//! `k8s.io`) for the features that CRI lacks: a further name for an image, and labels on names.
 //!
-//! Nothing here decides what should be on a node, keeps state, or retries: each call is one
-//! request with a deadline and a typed error. Start reading at [`ImageRuntime`].
+//! This crate does not decide which images should be on a node, keeps no state, and never retries:
+//! each call is one request with a deadline and a typed error. Start reading at [`ImageRuntime`].
 //! ```no_run
 //! use std::path::Path;
 //!

@@ -1,4 +1,4 @@
-//! What a node's agent asks of its container runtime.
+//! The interface between a node's agent and its container runtime.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,30 +6,31 @@ use std::path::PathBuf;
 
 use crate::RuntimeError;
 
-/// A container runtime's images.
+/// The images of a container runtime.
 ///
-/// Every call ends within a deadline of its own. Dropping a call's future cancels it, a running
-/// pull included.
+/// Every call ends within its own deadline. Dropping a call's future cancels it, even a running
+/// pull.
 pub trait ImageRuntime: Send + Sync + 'static {
-    /// Which runtime answers, and its version.
+    /// The name and version of the runtime.
     fn version(&self) -> impl Future<Output = Result<RuntimeVersion, RuntimeError>> + Send;
 
-    /// The images that containers can start from now: completely pulled and unpacked.
+    /// The images that containers can start from: completely pulled and unpacked.
     fn list(&self) -> impl Future<Output = Result<Vec<RuntimeImage>, RuntimeError>> + Send;
 
-    /// The IDs of the images that containers on this node were made from, running or not.
+    /// The IDs of the images that containers on this node were created from, whether or not they
+    /// run.
     fn in_use(&self) -> impl Future<Output = Result<BTreeSet<String>, RuntimeError>> + Send;
 
-    /// Pulls an image and returns its ID. By digest (`HOST/PATH@DIGEST`) the runtime stores that
-    /// name only; [`Self::tag`] gives it another.
+    /// Pulls an image and returns its ID. After a pull by digest (`HOST/PATH@DIGEST`) the runtime
+    /// stores only that name; [`Self::tag`] adds another.
     fn pull(
         &self,
         reference: &str,
         credential: Option<&Credential>,
     ) -> impl Future<Output = Result<String, RuntimeError>> + Send;
 
-    /// Gives the image that is known as `source` the further name `name`, with `marks`. A name
-    /// that there is already is moved to this image.
+    /// Gives the image with the name `source` the further name `name`, with `marks`. An existing
+    /// name is moved to this image.
     fn tag(
         &self,
         source: &str,
@@ -44,36 +45,35 @@ pub trait ImageRuntime: Send + Sync + 'static {
         marks: &Marks,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Takes away one name; the image stays while it has another. A name that is not there is no
-    /// error.
+    /// Removes one name; the image stays while it has another name. A missing name is not an error.
     fn untag(&self, name: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Removes the image that is known as `reference` **with all its names**. The runtime does not
-    /// check whether a container uses it. An image that is not there is no error.
+    /// Removes the image with the name `reference`, **with all its names**. The runtime does not
+    /// check whether a container uses it. A missing image is not an error.
     fn remove(&self, reference: &str) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Where the runtime reads `hosts.toml` files.
+    /// The folder from which the runtime reads `hosts.toml` files.
     fn config_path(&self) -> impl Future<Output = Result<ConfigPath, RuntimeError>> + Send;
 }
 
-/// Which runtime answers.
+/// The name and version of a runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeVersion {
     /// The runtime's name, such as `containerd`.
     pub name: String,
-    /// Its version, as it spells it.
+    /// The version, in the runtime's own form.
     pub version: String,
 }
 
 /// An image that containers can start from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RuntimeImage {
-    /// The runtime's ID: the digest of the image's configuration. Images with one ID are one
-    /// image, whatever their names.
+    /// The runtime's ID: the digest of the image's configuration. Images with the same ID are the
+    /// same image, whatever their names.
     pub id: String,
-    /// Every name: `HOST/PATH:TAG` and `HOST/PATH@DIGEST`, sorted.
+    /// All names: `HOST/PATH:TAG` and `HOST/PATH@DIGEST`, sorted.
     pub names: Vec<ImageName>,
-    /// Bytes, as the runtime counts them.
+    /// Size in bytes, as reported by the runtime.
     pub size: u64,
     /// Whether the runtime reports the image as protected from kubelet's garbage collection.
     pub pinned: bool,
@@ -82,31 +82,31 @@ pub struct RuntimeImage {
 /// A name of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ImageName {
-    /// The name, in full.
+    /// The full name.
     pub name: String,
-    /// The digest of the manifest or index that the name stands for.
+    /// The digest of the manifest or index that the name points at.
     pub digest: String,
-    /// Whether this name carries the pin.
+    /// Whether this name has the pin label.
     pub pinned: bool,
     /// The other labels of this name.
     pub labels: BTreeMap<String, String>,
 }
 
-/// What a name of an image carries beside the image.
+/// The pin and the labels of a name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Marks {
-    /// Whether kubelet's garbage collection must leave the image alone.
+    /// Whether kubelet's garbage collection must keep the image.
     pub pinned: bool,
-    /// Labels to set; a label with an empty value is taken away. Labels that are not named stay.
+    /// Labels to set; a label with an empty value is removed. Other labels stay.
     pub labels: BTreeMap<String, String>,
 }
 
 /// A login for the registry that an image is pulled from.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// URL of the one registry that may be given the password, such as `https://quay.io`.
+    /// URL of the only registry that may receive the password, such as `https://quay.io`.
     pub server: String,
-    /// The user's name.
+    /// The user name.
     pub username: String,
     /// The password.
     pub password: String,
@@ -121,21 +121,21 @@ impl fmt::Debug for Credential {
     }
 }
 
-/// Where a runtime reads `hosts.toml` files, from its configuration.
+/// The folders from which a runtime reads `hosts.toml` files, according to its configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConfigPath {
-    /// Nowhere: the configuration names no folder.
+    /// None: the configuration names no folder.
     Unset,
-    /// In this folder.
+    /// This folder.
     One(PathBuf),
-    /// In several folders. containerd 2.2 and newer may read none of them (the transfer service
-    /// takes the whole list as one folder's name); it is also what they report when the
-    /// configuration names no folder.
+    /// Several folders. containerd 2.2 and newer may read none of them (the transfer service takes
+    /// the whole list as one folder's name); they also report this when the configuration names no
+    /// folder.
     Several(Vec<PathBuf>),
 }
 
 impl ConfigPath {
-    /// From the configuration's own text: folders joined by colons.
+    /// Parses the value of the configuration: folders separated by colons.
     pub fn parse(text: &str) -> Self {
         let mut folders: Vec<PathBuf> = text
             .split(':')

@@ -1,5 +1,5 @@
-//! The runtime's side as it is: a containerd with its CRI plugin, pulling from a registry on
-//! loopback. Wants root and a `containerd` on the path (or named by `CONTAINERD`).
+//! The client against a real containerd with its CRI plugin, which pulls from a registry on
+//! loopback. Requires root, and a `containerd` on the path (or named by `CONTAINERD`).
 
 #![expect(
     clippy::unwrap_used,
@@ -17,7 +17,7 @@ use coral_cri::{Category, ConfigPath, Containerd, ImageRuntime, Marks, RuntimeIm
 use coral_testkit::{FaultRegistry, ImageBuilder};
 use tempfile::TempDir;
 
-/// A containerd of the test's own; it ends with the value.
+/// A containerd that belongs to the test. It ends when this value is dropped.
 struct Daemon {
     process: Child,
     folder: TempDir,
@@ -31,7 +31,7 @@ impl Drop for Daemon {
 }
 
 impl Daemon {
-    /// None where there is no containerd.
+    /// `None` if containerd is not installed.
     fn start() -> Option<Self> {
         let program = std::env::var("CONTAINERD").unwrap_or_else(|_| "containerd".to_owned());
         if Command::new(&program).arg("--version").output().is_err() {
@@ -88,7 +88,7 @@ impl Daemon {
     }
 }
 
-/// Has `host` served by the registry, as a node's agent would.
+/// Configures containerd to fetch images of `host` from the registry, as a node's agent would.
 fn serve(certs: &Path, host: &str, registry: &FaultRegistry) {
     fs::create_dir_all(certs.join(host)).unwrap();
     let hosts = format!("server = \"http://{}\"\n\n[host]\n", registry.host());
@@ -102,7 +102,7 @@ fn marks(pinned: bool, placed: &str) -> Marks {
     }
 }
 
-/// Lists until `wanted` holds: CRI learns of names by events.
+/// Lists until `wanted` is true, because CRI learns of names by events.
 async fn until(client: &Containerd, wanted: impl Fn(&[RuntimeImage]) -> bool) -> Vec<RuntimeImage> {
     let seen = async {
         let mut beat = tokio::time::interval(Duration::from_millis(50));

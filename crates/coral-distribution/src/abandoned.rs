@@ -1,8 +1,9 @@
-//! Cancels abandoned uploads at the registry, where they would take space until they expire.
+//! Cancels abandoned uploads at the registry, where they would otherwise take space until they
+//! expire.
 //!
-//! A copy is a future, and a future can be dropped at any await: when a sibling fails, or when the
-//! user stops. What it leaves is cancelled in the background, and [`Abandoned::settle`] waits for
-//! that.
+//! A copy is a future, and a future can be dropped at any await point: when a sibling fails, or
+//! when the user stops the program. The upload that it leaves open is cancelled in the background,
+//! and [`Abandoned::settle`] waits for these cancellations.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,9 +15,9 @@ use tokio::task::JoinError;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-/// How long cancelling one upload may take.
-pub(crate) const GIVING_UP: Duration = Duration::from_secs(5);
-/// How many uploads are cancelled at the same time.
+/// How long the cancellation of one upload may take.
+pub(crate) const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many uploads are cancelled concurrently.
 const AT_ONCE: usize = 16;
 /// How many uploads may wait to be cancelled. Further ones are left to expire at the registry.
 const MAX_WAITING: usize = 1024;
@@ -41,8 +42,8 @@ impl Default for Abandoned {
 }
 
 impl Abandoned {
-    /// Runs a cancellation in the background. Does nothing if there is no runtime any more.
-    pub(crate) fn give_up(&self, cancel: impl Future<Output = ()> + Send + 'static) {
+    /// Runs a cancellation in the background. Does nothing if the runtime has already shut down.
+    pub(crate) fn cancel_in_background(&self, cancel: impl Future<Output = ()> + Send + 'static) {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };
@@ -52,14 +53,14 @@ impl Abandoned {
         let turns = Arc::clone(&self.turns);
         let task = async move {
             let _turn = turns.acquire().await;
-            let _ = tokio::time::timeout(GIVING_UP, cancel).await;
+            let _ = tokio::time::timeout(CANCEL_TIMEOUT, cancel).await;
         };
         self.tasks.spawn_on(task.in_current_span(), &runtime);
     }
 
-    /// Runs something to its end even if its caller is gone: its result is then dropped, and
-    /// cancelled if it is an upload.
-    pub(crate) async fn to_its_end<T: Send + 'static>(
+    /// Runs a future to completion even if its caller is dropped. The result is then dropped too,
+    /// which cancels it if it is an upload.
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         asking: impl Future<Output = T> + Send + 'static,
     ) -> T {
@@ -74,7 +75,7 @@ impl Abandoned {
         }
         match task.await.map_err(JoinError::try_into_panic) {
             Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it the caller.
+            // The runtime is shutting down, and the caller goes with it.
             _ => std::future::pending().await,
         }
     }

@@ -1,8 +1,8 @@
-//! Which addresses may be connected to.
+//! Rules for the addresses that the client may connect to.
 //!
 //! A name does not show where it leads: only the resolved address counts, for a registry as well as
-//! for redirects and token servers. So names are checked after they are resolved, by the resolver
-//! that the connection uses.
+//! for redirects and token servers. So the resolver that the connection uses checks the addresses
+//! after it has resolved the name.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,17 +14,17 @@ use url::Url;
 /// Addresses that a client does not connect to. The default refuses none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AddressRules {
-    /// Whether loopback, link-local and unspecified addresses are refused, and the metadata services
-    /// of clouds that are none of these.
+    /// Refuse loopback, link-local and unspecified addresses, and the cloud metadata services at
+    /// other addresses.
     pub refuse_local: bool,
-    /// Single addresses, with their ports, that are refused: those of the Kubernetes API server.
+    /// Single addresses with their ports that are refused: those of the Kubernetes API server.
     pub refused: Option<RefusedAddresses>,
     /// The machine's own addresses, which are refused at every port.
     pub own: BTreeSet<IpAddr>,
 }
 
-/// Single addresses with their ports. All clones share one set, which may be replaced while clients
-/// exist: each connection that begins later is judged by the new one.
+/// A set of addresses with their ports. All clones share one set, which may be replaced while
+/// clients exist: each connection that begins later is checked against the new set.
 #[derive(Debug, Clone, Default)]
 pub struct RefusedAddresses(Arc<RwLock<BTreeSet<SocketAddr>>>);
 
@@ -62,7 +62,7 @@ impl PartialEq for RefusedAddresses {
 
 impl Eq for RefusedAddresses {}
 
-/// An address that the client does not connect to.
+/// An address that the rules refuse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{subject}, and images are not read from there", subject = subject(.host, .address, .why))]
 pub(crate) struct Refused {
@@ -71,7 +71,7 @@ pub(crate) struct Refused {
     why: &'static str,
 }
 
-/// A host that is an address needs no second mention of it.
+/// Names host and address; a host that is itself an address is named only once.
 fn subject(host: &str, address: &IpAddr, why: &str) -> String {
     let literal = host.trim_matches(['[', ']']);
     if literal.parse() == Ok(*address) {
@@ -82,7 +82,7 @@ fn subject(host: &str, address: &IpAddr, why: &str) -> String {
 }
 
 impl AddressRules {
-    /// Whether no address is refused, now or later.
+    /// Whether the rules refuse no address, now or later.
     pub(crate) fn is_empty(&self) -> bool {
         !self.refuse_local && self.refused.is_none() && self.own.is_empty()
     }
@@ -123,7 +123,7 @@ impl AddressRules {
         }
     }
 
-    /// Judges a URL whose host is an address: no resolver is asked for it.
+    /// Checks a URL whose host is an address literal, for which no resolver is asked.
     pub(crate) fn check_literal(&self, url: &Url) -> Result<(), Refused> {
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => IpAddr::V4(address),
@@ -144,8 +144,8 @@ const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
 ];
 
-/// An IPv4 address that is written as an IPv6 one leads to the same place, also through a gateway
-/// of the well-known prefix `64:ff9b::/96` (NAT64).
+/// Maps an IPv4 address that is written as an IPv6 one back to IPv4, since both lead to the same
+/// host. That includes the well-known NAT64 prefix `64:ff9b::/96`.
 fn unmapped(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V6(v6) if v6.octets()[..12] == NAT64 => {
@@ -161,21 +161,22 @@ fn unmapped(address: IpAddr) -> IpAddr {
 
 const NAT64: [u8; 12] = [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Resolves names as the system does, and refuses what the rules refuse. One for each port, since
-/// a resolver is not told of it.
+/// Resolves names as the system does, and refuses the addresses that the rules refuse. There is one
+/// resolver for each port, because a resolver is not told the port.
 #[derive(Debug)]
-pub(crate) struct JudgingResolver {
+pub(crate) struct FilteringResolver {
     pub(crate) rules: Arc<AddressRules>,
     pub(crate) port: u16,
 }
 
-impl Resolve for JudgingResolver {
+impl Resolve for FilteringResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (rules, port) = (self.rules.clone(), self.port);
         Box::pin(async move {
             let name = name.as_str();
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name, 0)).await?.collect();
-            // One refused address among several is enough, since any of them may be used.
+            // One refused address is enough to refuse the name, since the connection may use any of
+            // them.
             for address in &found {
                 rules.check(name, address.ip(), port)?;
             }
@@ -256,7 +257,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_judged_by_what_it_resolves_to_and_the_port() {
         let resolve = |rules: AddressRules, port| async move {
-            let resolver = JudgingResolver {
+            let resolver = FilteringResolver {
                 rules: Arc::new(rules),
                 port,
             };

@@ -1,16 +1,17 @@
-//! Authentication: what each host asks for is learnt once and remembered.
+//! Authentication. What a host demands is learnt once and remembered.
 //!
 //! Where a credential may go:
 //! - to the registry it was given for, at exactly its scheme, host and port;
 //! - to the token server that this registry names in its challenge, which is on another host by
-//!   design. It must be HTTPS, unless it is at the registry's own origin or plain HTTP was asked for
-//!   that host. No token is accepted from elsewhere, not even one without a credential: a registry
-//!   could read answers of servers inside the network. After a redirect, the address that answered
-//!   counts;
-//! - nowhere else: not across a redirect to another origin, and not to a `Location` elsewhere. The
-//!   challenge of a redirect's target is answered by the credential that is configured for that
-//!   host, else with a token that is asked for without one; what it took is sent there at once the
-//!   next time, to the same repository of the same origin.
+//!   design. It must be HTTPS, unless it is at the registry's own origin or plain HTTP is
+//!   configured for that host. No token is accepted from any other address, not even one that was
+//!   requested without a credential: a registry could otherwise read the answers of servers inside
+//!   the network. After a redirect, the address that answered counts;
+//! - nowhere else: not across a redirect to another origin, and not to a `Location` at another
+//!   origin. The challenge of a redirect's target is answered with the credential that is
+//!   configured for that host, or else with a token that is requested anonymously. The
+//!   authorization that the target accepted is sent there at once the next time, for the same
+//!   repository of the same origin.
 
 mod challenge;
 mod elsewhere;
@@ -25,13 +26,13 @@ use scheme::Scheme;
 use url::Url;
 
 pub(crate) use challenge::{Challenge, parse_challenges};
-pub(crate) use elsewhere::{Known, place_of};
-pub(crate) use session::{Ask, Session};
+pub(crate) use elsewhere::{KnownAuthorizations, repository_address};
+pub(crate) use session::{AuthRequest, Session};
 pub(crate) use token::Tokens;
 #[cfg(fuzzing)]
 pub(crate) use token::read as read_token;
 
-/// What is known about one host.
+/// What is known about the authentication of one host.
 #[derive(Debug, Default)]
 pub(crate) struct HostState {
     scheme: Mutex<Option<Scheme>>,
@@ -61,8 +62,9 @@ impl HostState {
         scheme.get_or_insert(new);
     }
 
-    /// Sends the first request to a host alone, so that of many only one is answered with a
-    /// challenge. The others wait for its answer, whatever it is, and then proceed.
+    /// Lets the first request to a host go alone while all others wait for its answer, so that only
+    /// one of many concurrent requests is answered with a challenge. The others proceed after the
+    /// first answer, whatever it is.
     async fn wait_for_first(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         if self.scheme().is_some() {
             return None;
@@ -87,7 +89,8 @@ impl Auth {
         self.host(origin).set(Scheme::Basic);
     }
 
-    /// Records that the host uses another scheme. What is known about its authentication stays.
+    /// Records that the host speaks another URL scheme. What is known about its authentication
+    /// stays.
     fn moved(&self, from: &Url, to: &Url) {
         if from.scheme() != to.scheme()
             && let Some(scheme) = self.host(from).scheme()

@@ -1,5 +1,5 @@
-//! A blob that can be read more than once: a read resumes after an interruption, and can restart
-//! from where the other side of a copy is.
+//! A blob that can be read more than once: a read resumes after an interruption, and can restart at
+//! the offset that the other side of a copy has reached.
 
 mod checkpoints;
 mod reads;
@@ -24,7 +24,7 @@ pub(crate) use reads::Reads;
 type Wrap = dyn Fn(BlobStream) -> BlobStream + Send + Sync;
 type Opening = Pin<Box<dyn Future<Output = Result<BlobStream, Error>> + Send>>;
 
-/// What a read is compared with.
+/// What the bytes of a read are checked against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Length and digest.
@@ -33,14 +33,16 @@ pub(crate) enum Check {
     Length,
 }
 
-/// One blob of one place. Interrupted reads resume at their offset, as long as there is progress.
+/// One blob at one endpoint. Interrupted reads resume at their offset, as long as they make
+/// progress.
 #[derive(Clone)]
 pub struct BlobSource {
     endpoint: Endpoint,
     blob: Descriptor,
     wrap: Option<Arc<Wrap>>,
     checkpoints: Arc<Mutex<Checkpoints>>,
-    /// Shared by all reads: an upload that resumes gives a slow source no new attempts.
+    /// Shared by all reads, so that an upload that resumes does not give a slow source new
+    /// attempts.
     reads: Arc<Mutex<Reads>>,
 }
 
@@ -51,7 +53,7 @@ impl std::fmt::Debug for BlobSource {
 }
 
 impl BlobSource {
-    /// This blob of this place.
+    /// The given blob at the given endpoint. Nothing is read yet.
     pub fn new(endpoint: Endpoint, blob: Descriptor) -> Self {
         Self {
             endpoint,
@@ -67,16 +69,16 @@ impl BlobSource {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The error that made the other side of a copy wait too long for bytes, if this side caused
-    /// it.
+    /// The error with which this side kept the other side of a copy waiting for bytes, if there was
+    /// one.
     pub(crate) fn take_slowness(&self) -> Option<Error> {
         self.reads().take_slowness()
     }
 
-    /// Passes every byte through `wrap`, for instance to count or to limit the rate. After an
-    /// interruption it is called again, for the missing bytes.
+    /// Passes every byte through `wrap`, for instance to count bytes or to limit the rate. After an
+    /// interruption `wrap` is called again, for the stream of the missing bytes.
     #[must_use]
-    pub fn through(
+    pub fn with_wrapper(
         mut self,
         wrap: impl Fn(BlobStream) -> BlobStream + Send + Sync + 'static,
     ) -> Self {
@@ -84,17 +86,17 @@ impl BlobSource {
         self
     }
 
-    /// The same blob through another client, such as one with another credential. The bytes read so far
-    /// count towards its digest.
+    /// The same blob through another client, for instance one with another credential. The bytes
+    /// read so far count towards its digest.
     #[must_use]
-    pub fn by(&self, endpoint: Endpoint) -> Self {
+    pub fn with_endpoint(&self, endpoint: Endpoint) -> Self {
         Self {
             endpoint,
             ..self.clone()
         }
     }
 
-    /// What is read.
+    /// The descriptor of the blob.
     pub fn blob(&self) -> &Descriptor {
         &self.blob
     }
@@ -110,8 +112,8 @@ impl BlobSource {
         self.read_from(offset, Check::Digest).await
     }
 
-    /// The blob from `offset` on. Its digest includes what was read before; if that state is no
-    /// longer known, a part is read again.
+    /// The blob from `offset` on. Its digest includes the bytes that were read before; if the state
+    /// of the digest at `offset` is no longer known, some of them are read again.
     pub(crate) async fn read_from(&self, offset: u64, check: Check) -> Result<BlobStream, Error> {
         let (start, hasher) = match check {
             Check::Digest => {
@@ -122,7 +124,7 @@ impl BlobSource {
         };
         let promise = Promise::new(&self.blob, start, hasher);
         let first = self.open(start).await?;
-        let on = GoingOn {
+        let on = ResumingStream {
             source: self.clone(),
             state: State::Reading(first),
             offset: start,
@@ -132,9 +134,9 @@ impl BlobSource {
             format!("reading blob {}", self.blob.digest),
         );
         let mut checked = Checked::new(BlobStream::new(on), promise, 0, place, asked)
-            .noting(Arc::clone(&self.checkpoints));
+            .with_checkpoints(Arc::clone(&self.checkpoints));
         if matches!(self.endpoint, Endpoint::Registry(_)) {
-            checked = checked.of_a_registry();
+            checked = checked.with_page_detection();
         }
         if start == offset {
             return Ok(BlobStream::new(checked));
@@ -142,7 +144,7 @@ impl BlobSource {
         Ok(BlobStream::new(Skip::new(checked, offset - start)))
     }
 
-    /// The last known state of the digest at or before `offset`.
+    /// The last known state of the digest at or before `offset`, with its offset.
     fn resume_point(&self, offset: u64) -> (u64, Hasher) {
         let known = self
             .checkpoints
@@ -153,7 +155,7 @@ impl BlobSource {
             .unwrap_or_else(|| (0, self.blob.digest.algorithm().hasher()))
     }
 
-    /// The bytes from `offset` on, of the right length, not yet verified.
+    /// The bytes from `offset` on. Their number is right; their digest is not verified yet.
     async fn open(&self, offset: u64) -> Result<BlobStream, Error> {
         let promise = Promise::new(&self.blob, offset, None);
         let stream = self.endpoint.open_blob(promise).await?;
@@ -171,15 +173,15 @@ enum State {
 }
 
 /// A stream that resumes after an interruption.
-struct GoingOn {
+struct ResumingStream {
     source: BlobSource,
     state: State,
     offset: u64,
 }
 
-impl GoingOn {
-    /// Reopens the blob after a wait, or returns the error.
-    fn after(&mut self, error: Error) -> Result<(), Error> {
+impl ResumingStream {
+    /// Prepares to reopen the blob after a wait, or returns the error if it is time to give up.
+    fn resume_after(&mut self, error: Error) -> Result<(), Error> {
         self.state = State::Ended;
         if !may_resume(&error) {
             return Err(error);
@@ -200,7 +202,7 @@ impl GoingOn {
     }
 }
 
-impl Stream for GoingOn {
+impl Stream for ResumingStream {
     type Item = Result<Bytes, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -224,7 +226,7 @@ impl Stream for GoingOn {
                 },
                 State::Ended => return Poll::Ready(None),
             };
-            if let Some(Err(error)) = failed.map(|error| self.after(error)) {
+            if let Some(Err(error)) = failed.map(|error| self.resume_after(error)) {
                 return Poll::Ready(Some(Err(error)));
             }
         }

@@ -17,9 +17,9 @@ pub(crate) use skip::Skip;
 
 use crate::error::Error;
 
-/// The bytes of a blob as they come. It ends after exactly the promised number of bytes, or with
-/// one error. The last chunk is returned only after the digest was verified, so a caller that
-/// passes chunks on can never complete a wrong blob.
+/// The bytes of a blob as they arrive. The stream ends after exactly the promised number of bytes,
+/// or with one error. It returns the last chunk only after the digest was verified, so a caller
+/// that passes the chunks on can never complete a wrong blob.
 ///
 /// The lock is never taken: it makes the stream `Sync`, so that futures that hold one are `Send`.
 pub struct BlobStream(Mutex<Pin<Box<Inner>>>);
@@ -32,7 +32,7 @@ impl BlobStream {
         Self(Mutex::new(Box::pin(stream)))
     }
 
-    /// No bytes at all; what is left where a body has been taken out.
+    /// An empty stream; a placeholder where a body has been taken out.
     pub(crate) fn empty() -> Self {
         Self::new(futures::stream::empty())
     }

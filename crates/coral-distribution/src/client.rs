@@ -1,4 +1,4 @@
-//! The client: connections and tokens shared by all repositories.
+//! The client: connections and tokens that all repositories share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use tokio::sync::watch;
 use url::Url;
 
 use crate::abandoned::Abandoned;
-use crate::auth::{Ask, Auth, Session};
+use crate::auth::{Auth, AuthRequest, Session};
 use crate::credentials::{Candidate, Credentials};
 use crate::error::{Error, Problem};
 use crate::open_uploads::OpenUploads;
 use crate::options::ClientOptions;
 use crate::rate_limit::RateLimit;
 use crate::repository::{ReferrersLocks, RepositoryClient, ThrottledMounts};
-use crate::transport::{Body, Response, Transport, authority_of, is_html, read_document, refusal};
+use crate::transport::{Body, Response, Transport, is_html, read_document, refusal, url_authority};
 
-/// Most bytes that are read of an answer about storage.
+/// Most bytes that are read of a storage document.
 const MAX_ROOM: usize = 64 * 1024;
 
 /// The answer of `/coral/v1/storage`.
 #[derive(Debug, Clone, Copy, serde::Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Space {
+struct StorageStatus {
     stored: u64,
     uploads: u64,
     limit: Option<u64>,
@@ -33,11 +33,11 @@ struct Space {
     min_free: Option<u64>,
 }
 
-impl Space {
+impl StorageStatus {
     fn room(self) -> Option<u64> {
         let used = self.stored.saturating_add(self.uploads);
         let below_limit = self.limit.map(|limit| limit.saturating_sub(used));
-        // A floor of 0 is none.
+        // A floor of 0 means that no floor is set.
         let disk = self.free.zip(self.min_free.filter(|floor| *floor > 0));
         let above_floor = disk.map(|(free, floor)| free.saturating_sub(floor));
         below_limit.into_iter().chain(above_floor).min()
@@ -69,8 +69,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client with these options. It makes no connection yet. A CA that cannot be read is an
-    /// error.
+    /// A client with these options. It does not connect yet. A CA that cannot be read is an error.
     pub fn new(options: ClientOptions) -> Result<Self, Error> {
         // Another part of the process may have done so already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -85,15 +84,15 @@ impl Client {
         })
     }
 
-    /// The verbs on one repository, with what may be used to authenticate.
+    /// The client of one repository, with the credentials that it may use.
     pub fn repository(
         &self,
         repository: &Repository,
         credentials: Arc<Credentials>,
     ) -> RepositoryClient {
         let path = Some(repository.path().as_str());
-        let fitting = credentials.candidates(repository.host(), path);
-        let session = self.session(fitting, credentials.hint_for(repository), credentials);
+        let applicable = credentials.candidates(repository.host(), path);
+        let session = self.session(applicable, credentials.hint_for(repository), credentials);
         let base = self.base(repository.host());
         RepositoryClient::new(
             repository.clone(),
@@ -106,10 +105,10 @@ impl Client {
         )
     }
 
-    /// Asks `GET /v2/`: checks that a registry answers at `host` and accepts the credentials.
+    /// Sends `GET /v2/` to check that a registry answers at `host` and accepts the credentials.
     pub async fn ping(&self, host: &Host, credentials: &Credentials) -> Result<(), Error> {
-        // This tests the credential, so anonymous access does not count.
-        let asked = self.beside(host, credentials, "/v2/", "asking /v2/");
+        // This tests the credential, so anonymous access does not count as success.
+        let asked = self.get_authenticated(host, credentials, "/v2/", "asking /v2/");
         let response = asked.await?;
         if response.status().is_success() {
             // Captive portals and other sites answer any request.
@@ -122,10 +121,10 @@ impl Client {
         Err(Error::new(host, asked, refusal(response).await))
     }
 
-    /// Asks a registry of Coral how many bytes may still be pushed to it; `None` if it has no
-    /// bound, or does not say so, as other registries.
+    /// Asks a Coral registry how many more bytes may be pushed to it. `None` if the registry has no
+    /// bound or does not report one, as is the case for other registries.
     pub async fn room(&self, host: &Host, credentials: &Credentials) -> Result<Option<u64>, Error> {
-        let asked = self.beside(
+        let asked = self.get_authenticated(
             host,
             credentials,
             "/coral/v1/storage",
@@ -140,13 +139,13 @@ impl Client {
             return Ok(None);
         }
         let body = read_document(response, MAX_ROOM).await?;
-        let space: Option<Space> = serde_json::from_slice(&body).ok();
-        Ok(space.and_then(Space::room))
+        let storage: Option<StorageStatus> = serde_json::from_slice(&body).ok();
+        Ok(storage.and_then(StorageStatus::room))
     }
 
-    /// A document beside the registry's API, such as its `/status.json`; `None` if there is none. A
-    /// credential for the host is sent without waiting for a challenge. More than `limit` bytes are
-    /// an error.
+    /// A document outside the distribution API, such as Coral's `/status.json`; `None` if the
+    /// registry has none. The credential for the host is sent without waiting for a challenge. More
+    /// than `limit` bytes are an error.
     pub async fn document(
         &self,
         host: &Host,
@@ -156,7 +155,9 @@ impl Client {
     ) -> Result<Option<Bytes>, Error> {
         self.expect_basic(host);
         let asked = format!("reading {path}");
-        let response = self.beside(host, credentials, path, &asked).await?;
+        let response = self
+            .get_authenticated(host, credentials, path, &asked)
+            .await?;
         match response.status() {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(Some(read_document(response, limit).await?)),
@@ -164,22 +165,22 @@ impl Client {
         }
     }
 
-    /// Sends a GET with the credential for the host, and never without it.
-    async fn beside(
+    /// Sends a GET with the credential for the host; it never falls back to anonymous access.
+    async fn get_authenticated(
         &self,
         host: &Host,
         credentials: &Credentials,
         path: &str,
         asked: &str,
     ) -> Result<Response, Error> {
-        let fitting = credentials.candidates(host, None);
+        let applicable = credentials.candidates(host, None);
         let (transport, auth) = (Arc::clone(&self.transport), Arc::clone(&self.auth));
-        let session = Session::strict(transport, auth, fitting);
+        let session = Session::strict(transport, auth, applicable);
         let url = self.base(host).and_then(|base| {
             let url = base.join(path);
             url.map_err(|error| Problem::Options(error.to_string()))
         });
-        let ask = Ask {
+        let ask = AuthRequest {
             method: Method::GET,
             url: url.map_err(|problem| Error::new(host, asked, problem))?,
             headers: HeaderMap::new(),
@@ -191,8 +192,9 @@ impl Client {
         session.send(ask).await
     }
 
-    /// From now on sends user and password to this host without waiting for a challenge, if there
-    /// are any: for a registry that answers anonymous clients too, but with less.
+    /// From now on, sends user and password to this host without waiting for a challenge, if they
+    /// are configured. This is for a registry that also answers anonymous clients, but shows them
+    /// less.
     pub fn expect_basic(&self, host: &Host) {
         if let Ok(base) = self.base(host) {
             self.auth.expect_basic(&base);
@@ -205,11 +207,11 @@ impl Client {
         let _ = tokio::time::timeout(timeout, self.abandoned.settle()).await;
     }
 
-    /// The rate limit that a registry reports: the last report now, and each new one from now on.
-    /// `None` until there is one.
+    /// The rate limit that a registry reports: the latest report now, and each new one from now on.
+    /// `None` until the first report.
     pub fn rate_limit(&self, host: &Host) -> watch::Receiver<Option<RateLimit>> {
         let name = match self.base(host) {
-            Ok(url) => authority_of(&url),
+            Ok(url) => url_authority(&url),
             Err(_) => host.to_string(),
         };
         self.transport.rate_limits.watch(&name)
@@ -226,7 +228,7 @@ impl Client {
         Arc::new(session)
     }
 
-    /// Where the API of a host begins. Docker Hub's registry has a name of its own.
+    /// The base URL of a host's API. Docker Hub's registry has a host name of its own.
     pub(crate) fn base(&self, host: &Host) -> Result<Url, Problem> {
         let scheme = if self.transport.plain_http_host(host) {
             "http"
@@ -239,7 +241,7 @@ impl Client {
             host.as_str()
         };
         Url::parse(&format!("{scheme}://{authority}/v2/"))
-            .map(|url| self.transport.as_heard(url))
+            .map(|url| self.transport.with_known_scheme(url))
             .map_err(|_| Problem::Options(format!("{host} cannot be written as a URL")))
     }
 }
@@ -250,22 +252,22 @@ mod tests {
 
     #[test]
     fn room_is_what_the_tighter_bound_leaves() {
-        let space = |limit, free, min_free| Space {
+        let storage = |limit, free, min_free| StorageStatus {
             stored: 60,
             uploads: 10,
             limit,
             free,
             min_free,
         };
-        for (space, room) in [
-            (space(None, None, None), None),
-            (space(Some(100), None, None), Some(30)),
-            (space(Some(50), None, None), Some(0)),
-            (space(Some(100), Some(45), Some(20)), Some(25)),
-            (space(None, Some(45), Some(60)), Some(0)),
-            (space(None, Some(45), Some(0)), None),
+        for (storage, room) in [
+            (storage(None, None, None), None),
+            (storage(Some(100), None, None), Some(30)),
+            (storage(Some(50), None, None), Some(0)),
+            (storage(Some(100), Some(45), Some(20)), Some(25)),
+            (storage(None, Some(45), Some(60)), Some(0)),
+            (storage(None, Some(45), Some(0)), None),
         ] {
-            assert_eq!(space.room(), room, "{space:?}");
+            assert_eq!(storage.room(), room, "{storage:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Credentials, and the hosts that they are for.
+//! Credentials, and the hosts that they apply to.
 
 mod docker_config;
 mod files;
@@ -23,25 +23,25 @@ pub struct Credential {
     pub password: Redacted<String>,
     /// What the secret is.
     pub kind: CredentialKind,
-    /// Where it was given, for messages: file and entry. Holds nothing secret.
+    /// Where the credential was configured, for messages: file and entry. Contains no secret.
     pub origin: String,
 }
 
 /// What the secret of a credential is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CredentialKind {
-    /// Sent to a host that asks for user and password.
+    /// A password, sent to a host that asks for user and password.
     Password,
-    /// Exchanged at a token server, by OAuth 2, for tokens that end soon.
+    /// An identity token, exchanged at a token server for short-lived tokens (OAuth 2).
     IdentityToken,
 }
 
-/// A way to log in at a host, or not to.
+/// One way to authenticate at a host: with a credential, or anonymously.
 #[derive(Debug, Clone)]
 pub(crate) enum Candidate {
     Anonymous,
     Known(Arc<Credential>),
-    /// The credential that the helper gives once the host asks.
+    /// The credential that the helper returns once the host asks for one.
     Helper(Arc<Helper>, Host),
 }
 
@@ -55,7 +55,7 @@ impl Candidate {
         }
     }
 
-    /// Whether both are the same, so that trying one is enough.
+    /// Whether both candidates are the same, so that trying one of them is enough.
     fn is_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Known(a), Self::Known(b)) => {
@@ -66,7 +66,7 @@ impl Candidate {
         }
     }
 
-    /// For messages.
+    /// A description for messages.
     pub(crate) fn described(&self) -> Option<String> {
         match self {
             Self::Anonymous => None,
@@ -82,40 +82,41 @@ pub enum CredentialsError {
     /// The file cannot be read.
     #[error("cannot read the credentials in {path}")]
     Read {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Why.
+        /// The error of the file system.
         #[source]
         source: std::io::Error,
     },
-    /// Larger than any such file.
+    /// The file or object is larger than any valid one.
     #[error("the credentials in {origin} are larger than {limit} bytes")]
     TooLarge {
-        /// File or object.
+        /// The file or object.
         origin: String,
-        /// Most that is read.
+        /// Largest size that is accepted, in bytes.
         limit: usize,
     },
-    /// Not JSON, or not of this shape. The parser's own message may quote secrets.
+    /// The content is not JSON, or has another shape. The parser's own message may quote secrets,
+    /// so it is not included.
     #[error("{origin} is not a Docker configuration: {problem} (line {line}, column {column})")]
     Form {
-        /// File or object.
+        /// The file or object.
         origin: String,
-        /// What kind of mistake.
+        /// What is wrong.
         problem: &'static str,
-        /// Where, from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// Where, from 1.
+        /// The column, counted from 1.
         column: usize,
     },
-    /// One entry is wrong.
+    /// One entry is invalid.
     #[error("entry {entry:?} of {origin}: {problem}")]
     Entry {
-        /// File or object.
+        /// The file or object.
         origin: String,
-        /// The entry's key.
+        /// The key of the entry.
         entry: String,
-        /// What is wrong, and what is right.
+        /// What is wrong, and what is expected.
         problem: &'static str,
     },
 }
@@ -123,9 +124,9 @@ pub enum CredentialsError {
 /// Which registries and repositories an entry is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Scope {
-    /// A host, or one with `*` in its labels as Kubernetes has it.
+    /// A host, or a pattern with `*` in its labels as in Kubernetes.
     host: HostPattern,
-    /// Leading components of the path; empty fits all.
+    /// Leading components of the path; an empty path matches every repository.
     path: String,
 }
 
@@ -136,7 +137,7 @@ enum HostPattern {
     Any,
 }
 
-/// Whether programs that a configuration names are run.
+/// Whether the credential helpers that a configuration names are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Helpers {
     Run,
@@ -147,9 +148,9 @@ enum Helpers {
 #[derive(Debug, Clone)]
 enum Grant {
     Credential(Credential),
-    /// Asked when a host asks for a credential.
+    /// A helper, which is run when a host asks for a credential.
     Helper(Arc<Helper>),
-    /// Something that Coral cannot use, and why.
+    /// An entry that Coral cannot use, and why.
     Unusable(String),
 }
 
@@ -157,20 +158,20 @@ enum Grant {
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     entries: Vec<(Scope, Grant)>,
-    /// Where credentials were looked for, for messages.
+    /// Where credentials were looked up, for messages.
     places: Vec<ConsultedFile>,
 }
 
-/// A file or an object that was read for credentials. Holds nothing secret.
+/// A file or an object that was read for credentials. Contains no secret.
 #[derive(Debug, Clone)]
 struct ConsultedFile {
-    /// What it is called.
+    /// The name of the file or object.
     name: String,
-    /// The registries that it has entries for; `None` if it is not there.
+    /// The registries that it has entries for; `None` if it does not exist.
     hosts: Option<Vec<String>>,
 }
 
-/// Most registries that a message names.
+/// Most registries that one message lists.
 const MAX_NAMED: usize = 5;
 
 impl ConsultedFile {
@@ -189,7 +190,7 @@ impl ConsultedFile {
         }
     }
 
-    /// Describes a place without a credential for a host.
+    /// Says that this file has no credential for the host.
     fn described(&self) -> String {
         let name = &self.name;
         match self.hosts.as_deref() {
@@ -208,12 +209,12 @@ impl ConsultedFile {
 }
 
 impl Credentials {
-    /// No credential at all.
+    /// An empty set.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// One credential for all of a host. `origin` says where it was given.
+    /// One credential for all repositories of a host. `origin` says where it was configured.
     pub fn for_one_host(host: Host, username: &str, password: &str, origin: &str) -> Self {
         let credential = Credential {
             username: username.to_owned(),
@@ -232,13 +233,14 @@ impl Credentials {
     }
 
     /// Reads a Docker `config.json`, a Kubernetes `.dockerconfigjson` or the legacy `.dockercfg`.
-    /// `origin` names it in messages. Credential helpers that it names are not run: what comes
-    /// from elsewhere, such as a Secret, starts no program here.
+    /// `origin` names it in messages. The credential helpers that it names are not run: a
+    /// configuration from elsewhere, such as a Secret, must not start programs here.
     pub fn from_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
         Self::read(json, origin, Helpers::Refused)
     }
 
-    /// The same of a file of this machine, whose helpers are run when they are needed.
+    /// Like [`Self::from_docker_config`], but for a file of this machine, whose helpers are run
+    /// when they are needed.
     fn from_own_docker_config(json: &[u8], origin: &str) -> Result<Self, CredentialsError> {
         Self::read(json, origin, Helpers::Run)
     }
@@ -279,15 +281,17 @@ impl Credentials {
     /// `~/.config/containers/auth.json`). The last three may be missing; if one cannot be read,
     /// that is an error only for a registry that asks for a credential.
     pub fn load_user(explicit: Option<&Path>) -> Result<Self, CredentialsError> {
-        files::load(files::Places::find(explicit, |name| std::env::var_os(name)))
+        files::load(files::CredentialFiles::find(explicit, |name| {
+            std::env::var_os(name)
+        }))
     }
 
     /// The files that [`Credentials::load_user`] reads, whether or not they exist.
     pub fn user_files(explicit: Option<&Path>) -> Vec<PathBuf> {
-        files::Places::find(explicit, |name| std::env::var_os(name)).into_paths()
+        files::CredentialFiles::find(explicit, |name| std::env::var_os(name)).into_paths()
     }
 
-    /// Both; entries of `self` come first where they are equally specific.
+    /// Merges two sets; entries of `self` come first where two are equally specific.
     #[must_use]
     pub fn merged_with(mut self, other: Self) -> Self {
         self.entries.extend(other.entries);
@@ -295,16 +299,17 @@ impl Credentials {
         self
     }
 
-    /// The credentials that apply to a repository, most specific first, without those of helpers.
+    /// The credentials that apply to a repository, most specific first. Credentials that helpers
+    /// would return are not included.
     pub fn for_repository(&self, repository: &Repository) -> Vec<&Credential> {
         let path = repository.path().as_str();
-        credentials(self.fitting(repository.host(), Some(path)))
+        credentials(self.applicable(repository.host(), Some(path)))
     }
 
-    /// The credentials for a host and one repository of it, most specific first.
+    /// The candidates for a host and one repository of it, most specific first.
     pub(crate) fn candidates(&self, host: &Host, path: Option<&str>) -> Vec<Candidate> {
         let mut found: Vec<Candidate> = Vec::new();
-        for grant in self.fitting(host, path) {
+        for grant in self.applicable(host, path) {
             let candidate = match grant {
                 Grant::Credential(credential) => Candidate::Known(Arc::new(credential.clone())),
                 Grant::Helper(helper) => Candidate::Helper(Arc::clone(helper), host.clone()),
@@ -317,12 +322,12 @@ impl Credentials {
         found
     }
 
-    /// If no applicable credential can be used: why an entry cannot be used, or where credentials
-    /// were looked for.
+    /// A hint for a refusal when no applicable credential can be used: why an entry cannot be used,
+    /// or where credentials were looked up.
     pub(crate) fn hint_for(&self, repository: &Repository) -> Option<String> {
         let path = repository.path().as_str();
         let hint = self
-            .fitting(repository.host(), Some(path))
+            .applicable(repository.host(), Some(path))
             .find_map(|grant| match grant {
                 Grant::Unusable(why) => Some(why.clone()),
                 Grant::Credential(_) | Grant::Helper(_) => None,
@@ -335,7 +340,7 @@ impl Credentials {
         has_none.then(|| hint.or_else(places)).flatten()
     }
 
-    /// Whether there is none.
+    /// Whether the set has no entries.
     pub fn is_empty(&self) -> bool {
         !self
             .entries
@@ -343,14 +348,19 @@ impl Credentials {
             .any(|(_, grant)| matches!(grant, Grant::Credential(_) | Grant::Helper(_)))
     }
 
-    /// The applicable entries: longest path first, exact hosts before patterns, then in order.
-    fn fitting<'a>(&'a self, host: &Host, path: Option<&str>) -> impl Iterator<Item = &'a Grant> {
-        let mut fitting: Vec<_> = self
+    /// The entries that apply: longest path first, exact hosts before patterns, then in the order
+    /// of the configuration.
+    fn applicable<'a>(
+        &'a self,
+        host: &Host,
+        path: Option<&str>,
+    ) -> impl Iterator<Item = &'a Grant> {
+        let mut applicable: Vec<_> = self
             .entries
             .iter()
             .filter(|(scope, _)| scope.fits(host, path))
             .collect();
-        fitting.sort_by_key(|(scope, _)| {
+        applicable.sort_by_key(|(scope, _)| {
             (
                 std::cmp::Reverse(scope.path.len()),
                 match scope.host {
@@ -360,7 +370,7 @@ impl Credentials {
                 },
             )
         });
-        fitting.into_iter().map(|(_, grant)| grant)
+        applicable.into_iter().map(|(_, grant)| grant)
     }
 }
 
@@ -393,7 +403,7 @@ impl fmt::Display for Scope {
 }
 
 impl Scope {
-    /// All of every host.
+    /// Matches all repositories of every host.
     const ANY: Self = Self {
         host: HostPattern::Any,
         path: String::new(),
@@ -416,7 +426,7 @@ impl Scope {
     }
 }
 
-/// The port of HTTPS is the same port whether it is written or not.
+/// A host with `:443` is the same as one without a port.
 const DEFAULT_PORT: u16 = 443;
 
 fn is_same_host(one: &Host, other: &Host) -> bool {
@@ -427,7 +437,8 @@ fn is_same_port(one: Option<u16>, other: Option<u16>) -> bool {
     one.unwrap_or(DEFAULT_PORT) == other.unwrap_or(DEFAULT_PORT)
 }
 
-/// Kubernetes' rule: as many labels on both sides, `*` stands for letters inside one label.
+/// The rule of Kubernetes: both sides have the same number of labels, and `*` stands for characters
+/// within one label.
 fn glob_host(pattern: &str, host: &Host) -> bool {
     let (name, port) = match pattern.rsplit_once(':') {
         Some((name, port)) => (name, port.parse::<u16>().ok()),

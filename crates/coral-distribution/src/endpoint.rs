@@ -15,7 +15,7 @@ use crate::upload::BlobPush;
 pub enum Endpoint {
     /// A repository of a registry.
     Registry(RepositoryClient),
-    /// A directory.
+    /// A layout directory or archive.
     Layout(Layout),
 }
 
@@ -32,7 +32,7 @@ impl From<Layout> for Endpoint {
 }
 
 impl fmt::Display for Endpoint {
-    /// As on a command line: `host/path`, or `oci:DIR`.
+    /// The form that the command line uses: `host/path`, or `oci:DIR`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Registry(repository) => repository.repository().fmt(f),
@@ -42,7 +42,7 @@ impl fmt::Display for Endpoint {
 }
 
 impl Endpoint {
-    /// What a tag or digest points at, by `HEAD`; `None` if it is not there.
+    /// The descriptor that a tag or digest points at, by `HEAD`; `None` if it does not exist.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
         match self {
             Self::Registry(repository) => repository.head(version).await,
@@ -50,7 +50,8 @@ impl Endpoint {
         }
     }
 
-    /// The manifest, verified; one that is not there is an error of category `not_found`.
+    /// The manifest, verified. A missing manifest is an error of category
+    /// [`Category::NotFound`](crate::Category::NotFound).
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
         match self {
             Self::Registry(repository) => repository.manifest(version).await,
@@ -70,7 +71,7 @@ impl Endpoint {
         }
     }
 
-    /// The length of a blob; `None` if it is not there.
+    /// The length of a blob in bytes; `None` if the blob does not exist.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         match self {
             Self::Registry(repository) => repository.blob_size(digest).await,
@@ -78,8 +79,8 @@ impl Endpoint {
         }
     }
 
-    /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
-    /// see [`Self::blob_from`].
+    /// The blob from `offset` (in bytes) on. From 0 the digest is verified; from any other offset
+    /// only the length is, see [`Self::blob_from`].
     pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
         match self {
             Self::Registry(repository) => repository.blob(blob, offset).await,
@@ -87,7 +88,7 @@ impl Endpoint {
         }
     }
 
-    /// The blob from `offset` on, verified: `hasher` has hashed everything before it.
+    /// The blob from `offset` on, verified: `hasher` must have hashed all bytes before it.
     pub async fn blob_from(
         &self,
         blob: &Descriptor,
@@ -100,7 +101,7 @@ impl Endpoint {
         }
     }
 
-    /// The promised bytes as a stream.
+    /// Opens the promised bytes as a stream.
     pub(crate) async fn open_blob(&self, promise: Promise) -> Result<BlobStream, Error> {
         match self {
             Self::Registry(repository) => repository.open(promise).await,
@@ -108,7 +109,7 @@ impl Endpoint {
         }
     }
 
-    /// Where it is, for messages.
+    /// The registry and repository, or the directory, for messages.
     pub(crate) fn place(&self) -> String {
         match self {
             Self::Registry(repository) => repository.repository().host().to_string(),
@@ -116,9 +117,9 @@ impl Endpoint {
         }
     }
 
-    /// Starts pushing a blob, or mounts it from a repository of the same registry (from the same
-    /// repository, if it is already there). Without such a repository, the blob is sent even if the
-    /// registry claims to have it.
+    /// Starts to push a blob, or mounts it from a repository of the same registry (`from` may be
+    /// this repository, if it has the blob already). Without a repository to mount from, the blob
+    /// is sent even if the registry claims to have it.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
@@ -130,7 +131,7 @@ impl Endpoint {
         }
     }
 
-    /// All tags, sorted by the other side; a repository that is not there is an error.
+    /// All tags, in the order of the other side. A missing repository is an error.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
         match self {
             Self::Registry(repository) => repository.tags().await,
@@ -138,7 +139,7 @@ impl Endpoint {
         }
     }
 
-    /// The manifests that refer to this one; none is an empty list.
+    /// The manifests that refer to this one. A manifest without referrers gives an empty list.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         match self {
             Self::Registry(repository) => repository.referrers(subject).await,

@@ -12,42 +12,42 @@ pub(crate) use problem::{Answer, Problem};
 pub enum Category {
     /// The name does not resolve.
     Dns,
-    /// No connection could be made.
+    /// The connection could not be established.
     Connect,
     /// TLS failed: certificate or handshake.
     Tls,
     /// No byte was transferred for too long.
     Timeout,
-    /// 401, or no credential.
+    /// Status 401, or no credential.
     Unauthorized,
-    /// 403.
+    /// Status 403.
     Forbidden,
-    /// 404.
+    /// Status 404, or the object does not exist.
     NotFound,
-    /// 429 in any shape.
+    /// Status 429, or a rate limit that is reported in another way.
     RateLimited,
-    /// 507, or a file system that is full.
+    /// Status 507, or the file system is full.
     NoRoom,
-    /// Any other 5xx.
+    /// Any other 5xx status.
     Server,
     /// Any other refusal (4xx).
     Refused,
-    /// The bytes are not those of the digest, in content or in length.
+    /// The bytes do not match the digest, in content or in length.
     Digest,
-    /// An answer that violates the protocol.
+    /// The answer violates the protocol.
     Protocol,
     /// More bytes than allowed or promised.
     TooLarge,
-    /// The connection ended before the answer did.
+    /// The connection ended in the middle of the answer.
     Cut,
     /// The local file system failed.
     Storage,
-    /// An option of the client makes no sense.
+    /// An option of the client is invalid.
     Options,
 }
 
 impl Category {
-    /// The name, for metrics and statuses.
+    /// The name of the category in metrics and statuses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dns => "dns",
@@ -77,21 +77,21 @@ impl fmt::Display for Category {
     }
 }
 
-/// What to do about a failure.
+/// What the caller should do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// It is transient: retry with backoff.
+    /// The failure is transient: retry with backoff.
     Retry,
-    /// It is transient: retry, but not before this time has passed.
+    /// The failure is transient: retry, but not before this time has passed.
     RetryAfter(Duration),
-    /// It is resolved when space is freed at the destination, which takes longer than a few
-    /// attempts.
+    /// The destination is full. The failure is resolved when space is freed there, which takes
+    /// longer than a few attempts.
     WaitForRoom,
-    /// It persists until a reference, a credential or an option changes.
+    /// The failure persists until a reference, a credential or an option changes.
     WaitForChange,
 }
 
-/// A failure: the host or directory, the request, the answer, and what to do.
+/// A failure: which host or directory, which request, what it answered, and what to do.
 pub struct Error(Box<Inner>);
 
 /// Boxed, so that a `Result` stays small.
@@ -138,9 +138,9 @@ impl Error {
         self
     }
 
-    /// Of an answer to a request about an open upload: an upload that is not known, or whose
-    /// bytes are counted otherwise, is no refusal of access: the upload can begin again.
-    pub(crate) fn of_open_upload(mut self) -> Self {
+    /// Makes an error about an open upload retryable. If the registry does not know the upload, or
+    /// counts its bytes differently, the upload can begin again; access was not refused.
+    pub(crate) fn for_open_upload(mut self) -> Self {
         if let Problem::Answer(answer) = &self.0.problem
             && matches!(answer.status.as_u16(), 404 | 410 | 416)
         {
@@ -164,27 +164,27 @@ impl Error {
         self.0.problem.disposition()
     }
 
-    /// Advice for a TLS failure, which depends on what failed. The text of the error ends with it.
+    /// Advice on a TLS failure, which depends on its cause. The error's text ends with it.
     pub fn tls_advice(&self) -> Option<&str> {
         self.0.problem.tls_advice()
     }
 
-    /// Whether the other side answered a TLS handshake with something else.
+    /// Whether the other side answered a TLS handshake in another protocol.
     pub(crate) fn is_not_tls(&self) -> bool {
         matches!(self.0.problem, Problem::NotTls { .. })
     }
 
-    /// Whether bytes moved, but too slowly.
-    pub(crate) fn is_drip(&self) -> bool {
+    /// Whether bytes arrived, but too slowly.
+    pub(crate) fn is_too_slow(&self) -> bool {
         matches!(self.0.problem, Problem::Slow { .. })
     }
 
-    /// How long the other side asked to wait.
+    /// How long the other side asked the client to wait.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.problem.answer()?.retry_after
     }
 
-    /// The HTTP status of the answer, if it was one that reported a failure.
+    /// The HTTP status of the answer, if an answer reported the failure.
     pub fn status(&self) -> Option<u16> {
         Some(self.0.problem.answer()?.status.as_u16())
     }
@@ -197,8 +197,8 @@ impl fmt::Display for Error {
             asked,
             problem,
         } = &*self.0;
-        if problem.is_of_the_host() {
-            // It would be the same for any request.
+        if problem.is_connection_failure() {
+            // Such a problem does not depend on the request, so the request is not named.
             return write!(f, "{place}: {problem}");
         }
         write!(f, "{place}: {asked}: {problem}")

@@ -13,7 +13,8 @@ use crate::rate_limit::RateLimits;
 use crate::repository::fuzzing as ranges;
 use crate::transport::wait_asked_for;
 
-/// What is read of `WWW-Authenticate` is read again when it is written with all values quoted.
+/// The challenges that are read from `WWW-Authenticate` are read again unchanged when they are
+/// written with all values quoted.
 pub fn challenge(header: &str) {
     let quoted = |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"");
     let found = parse_challenges([header]);
@@ -26,7 +27,8 @@ pub fn challenge(header: &str) {
     assert_eq!(parse_challenges([written.join(", ").as_str()]), found);
 }
 
-/// A link leads to HTTP addresses only, none with a user in it, and stays where it is.
+/// A link leads to HTTP addresses only, never to one with user information, and resolving it again
+/// gives the same URL.
 pub fn link(header: &str) {
     let base = Url::parse("https://reg.example/v2/").expect("a good address");
     let link = location::next_link(header).ok().flatten();
@@ -41,13 +43,14 @@ pub fn link(header: &str) {
     }
 }
 
-/// `Content-Range` is what was asked for or an error; the `Range` of an upload says a length.
+/// `Content-Range` is either the range that was asked for or an error; the `Range` of an upload
+/// gives a length.
 pub fn range(header: &str, size: u64) {
     ranges::content_range(header, size);
     ranges::stored_length(header);
 }
 
-/// No header makes a client wait for longer than a day, or for a window of more than a month.
+/// No header makes a client wait longer than a day, or report a window longer than a month.
 pub fn wait(value: &str, now: i64) {
     let (Ok(value), Ok(now)) = (HeaderValue::from_str(value), Timestamp::from_second(now)) else {
         return;
@@ -76,7 +79,7 @@ pub fn wait(value: &str, now: i64) {
     }
 }
 
-/// A token fits into a header, is kept out of logs, and is asked for again within a day.
+/// A token fits into a header, is kept out of logs, and is renewed within a day.
 pub fn token(answer: &[u8]) {
     match read_token(answer) {
         Ok((header, life)) => {
@@ -91,12 +94,12 @@ pub fn token(answer: &[u8]) {
     }
 }
 
-/// `index.json` of a layout.
+/// Reads the `index.json` of a layout.
 pub fn index(json: &[u8]) {
     layouts::index(json);
 }
 
-/// The heads of a tar that should be a layout.
+/// Reads the headers of a tar that should contain a layout.
 pub fn archive(tar: &[u8]) {
     layouts::archive(tar);
 }

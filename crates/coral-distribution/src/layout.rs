@@ -1,8 +1,8 @@
 //! OCI image layouts, directories and tars (OCI image-spec, `image-layout.md`), and archives in
 //! Docker's format as such.
 //!
-//! Blobs are written to a temporary file, synced and renamed; `index.json` is rewritten in the same
-//! way, by one writer at a time. Nothing partial is ever visible.
+//! Blobs are written to a temporary file, synced and renamed. `index.json` is rewritten in the same
+//! way, by one writer at a time. A partial file is never visible.
 //!
 //! A layout is untrusted: reads and writes stay beneath its folder, and no symbolic link in it is
 //! followed.
@@ -36,7 +36,8 @@ use files::blob_file;
 use tree::Tree;
 pub(crate) use upload::LayoutUpload;
 
-/// An OCI image layout: a directory, made on the first write, or a tar to be read. Cheap to clone.
+/// An OCI image layout: a directory, which is created on the first write, or a read-only tar. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct Layout {
     tree: Tree,
@@ -48,12 +49,12 @@ impl Layout {
         LayoutFiles::new(dir).into()
     }
 
-    /// Where it is: the directory, or the tar.
+    /// The path of the directory or of the tar.
     pub fn dir(&self) -> &Path {
         self.tree.path()
     }
 
-    /// What a tag or digest points at; `None` if it is not there.
+    /// The descriptor that a tag or digest points at; `None` if it does not exist.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
         let asked = format!("looking up {version}");
         let found = index::read(&self.tree)
@@ -65,7 +66,7 @@ impl Layout {
                 .blob_size(&descriptor.digest)
                 .await?
                 .map(|_| descriptor)),
-            // A child of an index has no entry of its own.
+            // A child of an index has no entry of its own in `index.json`.
             (None, Version::Digest(digest)) => {
                 let there = self.blob_size(digest).await?;
                 if there.is_none_or(|size| size > MAX_MANIFEST_SIZE as u64) {
@@ -78,7 +79,8 @@ impl Layout {
         }
     }
 
-    /// The manifest, verified; one that is not there is an error of category `not_found`.
+    /// The manifest, verified. A missing manifest is an error of category
+    /// [`Category::NotFound`](crate::Category::NotFound).
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
         let asked = format!("reading manifest {version}");
         let found = index::read(&self.tree)
@@ -111,8 +113,8 @@ impl Layout {
         Manifest::parse_pinned(bytes, media_type, digest).map_err(|e| self.error(asked, e))
     }
 
-    /// Writes a manifest and its entry in `index.json`: under the tag, or without a name when it
-    /// is put by its digest. Entries without a name go when an index that holds them is put.
+    /// Writes a manifest and its entry in `index.json`: under the tag, or without a name if it is
+    /// put by its digest. Unnamed entries are removed when an index that contains them is put.
     pub async fn put_manifest(
         &self,
         version: &Version,
@@ -127,20 +129,20 @@ impl Layout {
         })
     }
 
-    /// The length of a blob; `None` if it is not there.
+    /// The length of a blob in bytes; `None` if the blob does not exist.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let size = self.tree.size(&blob_file(digest)).await;
         size.map_err(|problem| self.error(format_args!("looking up blob {digest}"), problem))
     }
 
-    /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
-    /// see [`Self::blob_from`].
+    /// The blob from `offset` (in bytes) on. From 0 the digest is verified; from any other offset
+    /// only the length is, see [`Self::blob_from`].
     pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
         let hasher = (offset == 0).then(|| blob.digest.algorithm().hasher());
         self.open(Promise::new(blob, offset, hasher)).await
     }
 
-    /// The blob from `offset` on, verified: `hasher` has hashed everything before it.
+    /// The blob from `offset` on, verified: `hasher` must have hashed all bytes before it.
     pub async fn blob_from(
         &self,
         blob: &Descriptor,
@@ -162,7 +164,8 @@ impl Layout {
         )))
     }
 
-    /// Starts to write a blob. A layout holds each blob once: one that is there needs no upload.
+    /// Starts to write a blob. A layout stores each blob once, so a blob that exists needs no
+    /// upload.
     pub async fn begin_blob(&self, digest: &Digest) -> Result<BlobPush, Error> {
         if self.blob_size(digest).await?.is_some() {
             return Ok(BlobPush::Mounted);
@@ -174,8 +177,8 @@ impl Layout {
         Ok(BlobPush::Upload(Upload::from(upload)))
     }
 
-    /// The entries of `index.json` as they are; a tag is the annotation
-    /// `org.opencontainers.image.ref.name`. A layout that is not there has none.
+    /// The entries of `index.json` as they are. A tag is the annotation
+    /// `org.opencontainers.image.ref.name`. A layout that does not exist has no entries.
     pub async fn entries(&self) -> Result<Vec<Descriptor>, Error> {
         let found = index::read(&self.tree).await;
         Ok(found
@@ -184,8 +187,9 @@ impl Layout {
             .collect())
     }
 
-    /// The entry of the image that has this name, such as `docker.io/library/debian:12`, whichever
-    /// annotation it is in; `debian:12` names the same. One of several images is an error.
+    /// The entry of the image with this name, such as `docker.io/library/debian:12`, whichever
+    /// annotation holds the name; `debian:12` names the same image. A name that several images have
+    /// is an error.
     pub async fn named(&self, name: &str) -> Result<Option<Descriptor>, Error> {
         let found = index::read(&self.tree).await;
         let found = found.and_then(|index| index.named(name));
@@ -200,7 +204,7 @@ impl Layout {
             .tags())
     }
 
-    /// The manifests that refer to this one; none is an empty list.
+    /// The manifests that refer to this one. A manifest without referrers gives an empty list.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         let asked = format!("listing the referrers of {subject}");
         let found = index::referrers(&self.tree, subject).await;
@@ -221,7 +225,7 @@ impl Layout {
 }
 
 impl From<LayoutFiles> for Layout {
-    /// The layout in a folder, whose blobs may be in another one.
+    /// The layout in a folder, whose blobs may be stored in another folder.
     fn from(files: LayoutFiles) -> Self {
         Self {
             tree: Tree::Dir(files),

@@ -1,4 +1,4 @@
-//! Client of the OCI distribution API, and OCI layouts.
+//! A client for the OCI distribution API, and OCI image layouts.
 //!
 //! This crate talks to registries (authentication, manifests, blobs, uploads, tags, referrers) and
 //! reads and writes OCI image layout directories, behind one set of operations: [`Endpoint`]. It

@@ -1,4 +1,4 @@
-//! `Location` and `Link` headers: where the other side sends us.
+//! `Location` and `Link` headers: the URLs that the other side sends the client to.
 
 use url::Url;
 
@@ -12,10 +12,11 @@ pub(crate) fn same_origin(a: &Url, b: &Url) -> bool {
         && a.port_or_known_default() == b.port_or_known_default()
 }
 
-/// Where `text` leads from `base`. Only HTTP URLs without user information come out.
+/// Resolves `text` against `base`. The result is always an HTTP URL without user information.
 ///
-/// A registry behind a proxy that ends TLS often writes its own address with `http://`; at the
-/// same host and port, or both at their scheme's default port, the scheme of `base` is kept.
+/// A registry behind a proxy that terminates TLS often writes its own address with `http://`. If
+/// host and port are those of `base`, or both have their scheme's default port, the scheme of
+/// `base` is kept.
 pub(crate) fn join(base: &Url, text: &str) -> Result<Url, String> {
     if text.len() > MAX_URL {
         return Err(format!(
@@ -42,7 +43,7 @@ pub(crate) fn join(base: &Url, text: &str) -> Result<Url, String> {
     Ok(target)
 }
 
-/// A URL fit to be shown: without its query, which may hold a signature.
+/// A URL that is safe to show: without its query, which may hold a signature.
 pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
@@ -53,10 +54,11 @@ fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
-/// The target of the link with `rel="next"` in a `Link` header (RFC 8288); `None` if all of its
-/// links are of other relations.
+/// The target of the link with `rel="next"` in a `Link` header (RFC 8288); `None` if all its links
+/// have other relations.
 ///
-/// A header that is not understood is an error: the end of a list must not be taken from it.
+/// A header that cannot be understood is an error, because the list must not be taken for complete
+/// on account of it.
 pub(crate) fn next_link(header: &str) -> Result<Option<&str>, String> {
     let wrong = || format!("its Link header is not understood: {:?}", cut(header));
     let mut rest = header.trim();
@@ -81,7 +83,7 @@ pub(crate) fn next_link(header: &str) -> Result<Option<&str>, String> {
     Ok(None)
 }
 
-/// Whether a header leads nowhere: an empty value, or `<>` alone with any parameters, which some
+/// Whether a header has no target: an empty value, or `<>` alone with any parameters, which some
 /// registries and gateways send with the last page.
 fn is_empty_link(header: &str) -> bool {
     let after = header.strip_prefix('<').map(str::trim_start);
@@ -95,7 +97,8 @@ fn is_empty_link(header: &str) -> bool {
             })
 }
 
-/// Cuts at the comma that ends a link, minding quoted strings; `None` where one is not closed.
+/// Cuts at the comma that ends a link, and respects quoted strings; `None` if a quoted string is
+/// not closed.
 fn until_next_link(text: &str) -> Option<(&str, &str)> {
     cut_outside_quotes(text, b',')
 }
@@ -115,7 +118,7 @@ fn cut_outside_quotes(text: &str, end: u8) -> Option<(&str, &str)> {
     (!quoted).then_some((text, ""))
 }
 
-/// The value of `rel`, without its quotes; `None` where a link has none.
+/// The value of `rel`, without its quotes; `None` if the link has none.
 fn relations(parameters: &str) -> Option<&str> {
     let mut rest = parameters.trim();
     while let Some(after) = rest.strip_prefix(';') {
@@ -124,7 +127,7 @@ fn relations(parameters: &str) -> Option<&str> {
             && name.trim().eq_ignore_ascii_case("rel")
         {
             let value = value.trim();
-            // Of several `rel` the first counts (RFC 8288, section 3.3).
+            // If `rel` occurs several times, the first one counts (RFC 8288, section 3.3).
             return Some(value.trim_matches(['"', '\''])).filter(|value| !value.is_empty());
         }
         rest = following;

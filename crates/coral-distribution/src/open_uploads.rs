@@ -1,8 +1,8 @@
 //! Uploads that a process left open, remembered in a folder for the next one.
 //!
-//! One file for each upload, named after what is uploaded where. An address may hold a secret of
-//! the registry, so only the user may read the files. A lost file costs the bytes that were sent; a
-//! stale one costs a request.
+//! There is one file for each upload, named after the blob and the repository it is pushed to. The
+//! URL of an upload may contain a secret of the registry, so only the user may read the files. A
+//! lost file costs the bytes that were sent; a stale one costs a request.
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -13,15 +13,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use coral_image::{Digest, Host, Repository};
 use serde::{Deserialize, Serialize};
 
-/// Largest file that is read: an address, and a little more.
+/// Largest file that is read: a URL, and a little more.
 const MAX_FILE: u64 = 64 * 1024;
 
-/// A folder with the addresses of open uploads; clones share it. At most one process uses a folder
-/// at a time.
+/// A folder with the URLs of open uploads; clones share it. Only one process at a time may use a
+/// folder.
 #[derive(Debug, Clone)]
 pub struct OpenUploads {
     folder: Arc<PathBuf>,
-    /// A registry that may have another address the next time, and what it is called instead.
+    /// A registry whose address may change between restarts, and the name that stands for it in the
+    /// folder.
     alias: Option<(Host, &'static str)>,
     /// Names of the uploads that this process has begun or resumed.
     taken: Arc<Mutex<HashSet<String>>>,
@@ -35,24 +36,25 @@ impl PartialEq for OpenUploads {
 
 impl Eq for OpenUploads {}
 
-/// What is remembered about an upload.
+/// What is stored about an upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Remembered {
-    /// Without scheme and host where these are the registry's own.
+pub(crate) struct RecordedUpload {
+    /// The URL of the upload, without scheme and host if these are the registry's own.
     pub(crate) location: String,
-    /// Whether the registry verifies digests, so that the bytes it has need not be read again.
+    /// Whether the registry verifies digests. If it does, the bytes that it already has need not be
+    /// read again.
     pub(crate) verifies: bool,
 }
 
-/// The memory of one upload. Dropped, what is remembered stays for the next process.
+/// The stored state of one upload. When this value is dropped, the file stays for the next process.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct UploadRecord {
     uploads: OpenUploads,
     name: String,
 }
 
 impl OpenUploads {
-    /// Remembers uploads in this folder, which is made when the first one begins.
+    /// Stores uploads in this folder, which is created when the first upload begins.
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder: Arc::new(folder),
@@ -61,8 +63,8 @@ impl OpenUploads {
         }
     }
 
-    /// Remembers the uploads to this registry under another name than its host, so that they are
-    /// found again when it has another address.
+    /// Stores the uploads to this registry under an alias instead of its host, so that they are
+    /// found again when its address has changed.
     #[must_use]
     pub fn with_alias(self, host: Host, alias: &'static str) -> Self {
         Self {
@@ -71,13 +73,13 @@ impl OpenUploads {
         }
     }
 
-    /// The memory of the upload of a blob to a repository, with what an earlier process left of
-    /// it; `None` where another upload of the same blob is under way.
+    /// Takes the stored state of the upload of a blob to a repository, with what an earlier process
+    /// left; `None` if another upload of the same blob is in progress.
     pub(crate) fn take(
         &self,
         repository: &Repository,
         blob: &Digest,
-    ) -> Option<(Memory, Option<Remembered>)> {
+    ) -> Option<(UploadRecord, Option<RecordedUpload>)> {
         let host = repository.host();
         let alias = self.alias.as_ref().filter(|(aliased, _)| aliased == host);
         let host = alias.map_or(host.as_str(), |(_, alias)| alias);
@@ -88,18 +90,18 @@ impl OpenUploads {
         }
         let remembered = read(&self.folder.join(&name));
         let uploads = self.clone();
-        Some((Memory { uploads, name }, remembered))
+        Some((UploadRecord { uploads, name }, remembered))
     }
 
     fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
-        // Every change is one step, so a panic elsewhere does not spoil it.
+        // Every change is a single step, so a panic elsewhere does no harm.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Memory {
-    /// Records the address of the upload. Failures to write are only logged.
-    pub(crate) fn remember(&self, upload: &Remembered) {
+impl UploadRecord {
+    /// Stores the URL of the upload. Failures to write are only logged.
+    pub(crate) fn remember(&self, upload: &RecordedUpload) {
         let folder = &self.uploads.folder;
         if let Err(error) = write(folder, &self.name, upload) {
             let folder = folder.display();
@@ -107,27 +109,27 @@ impl Memory {
         }
     }
 
-    /// The upload has ended.
+    /// Removes the stored state, because the upload has ended.
     pub(crate) fn forget(&self) {
-        // A missing file is already forgotten.
+        // If the file is missing, the upload is already forgotten.
         let _ = std::fs::remove_file(self.uploads.folder.join(&self.name));
     }
 }
 
-impl Drop for Memory {
+impl Drop for UploadRecord {
     fn drop(&mut self) {
         self.uploads.taken().remove(&self.name);
     }
 }
 
 /// The content of a file; `None` if it cannot be read.
-fn read(file: &Path) -> Option<Remembered> {
+fn read(file: &Path) -> Option<RecordedUpload> {
     let size = std::fs::metadata(file).ok()?.len();
     let bytes = (size <= MAX_FILE).then(|| std::fs::read(file).ok())??;
     serde_json::from_slice(&bytes).ok()
 }
 
-fn write(folder: &Path, name: &str, upload: &Remembered) -> std::io::Result<()> {
+fn write(folder: &Path, name: &str, upload: &RecordedUpload) -> std::io::Result<()> {
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -153,21 +155,21 @@ mod tests {
         let uploads = || OpenUploads::new(folder.path().join("uploads"));
         let repository = Repository::parse("localhost:5000/a").unwrap();
         let blob = Digest::sha256(b"x");
-        let upload = Remembered {
+        let upload = RecordedUpload {
             location: "http://localhost:5000/v2/a/blobs/uploads/1?state=x".to_owned(),
             verifies: true,
         };
         let first = uploads();
-        let (memory, nothing) = first.take(&repository, &blob).unwrap();
+        let (record, nothing) = first.take(&repository, &blob).unwrap();
         assert_eq!(nothing, None);
-        memory.remember(&upload);
+        record.remember(&upload);
         assert!(first.clone().take(&repository, &blob).is_none());
-        drop(memory);
+        drop(record);
         let next = uploads();
-        let (memory, remembered) = next.take(&repository, &blob).unwrap();
+        let (record, remembered) = next.take(&repository, &blob).unwrap();
         assert_eq!(remembered, Some(upload));
-        memory.forget();
-        drop(memory);
+        record.forget();
+        drop(record);
         assert_eq!(next.take(&repository, &blob).unwrap().1, None);
     }
 

@@ -9,8 +9,8 @@ use crate::addresses::AddressRules;
 use crate::open_uploads::OpenUploads;
 use crate::redacted::Redacted;
 
-/// Options of one host. The default is HTTPS with the system's trust anchors; a host on loopback
-/// that does not speak TLS is then reached over plain HTTP.
+/// Options of one host. The default is HTTPS with the system's trust anchors. A host on loopback
+/// that does not speak TLS is then contacted over plain HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct HostOptions {
     /// Speak HTTP without TLS.
@@ -26,23 +26,23 @@ pub struct HostOptions {
 /// Options of a [`Client`](crate::Client).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientOptions {
-    /// Hosts with other options than the default. A host is matched as it appears in a URL (also
-    /// that of a redirect, an upload or a token server), with or without a default port; the
+    /// Hosts whose options differ from the default. A host is matched as it appears in a URL (also
+    /// the URL of a redirect, an upload or a token server), with or without a default port; the
     /// options of `docker.io` apply to Docker Hub's registry.
     pub hosts: BTreeMap<Host, HostOptions>,
     /// The `User-Agent` header.
     pub user_agent: String,
     /// How long a connection may take to be established.
     pub connect_timeout: Duration,
-    /// How long a request may go on without a byte moving in either direction, and the window in
-    /// which a transfer must make 1 KiB a second on average. There is no limit on the total time of
-    /// a transfer.
+    /// How long a request may go on without a byte moving in either direction. It is also the
+    /// window in which a transfer must average 1 KiB a second. The total time of a transfer is not
+    /// limited.
     pub stall_timeout: Duration,
-    /// Addresses that are not connected to, whatever leads there: a registry's name, a redirect, a
-    /// token server.
+    /// Addresses that the client refuses to connect to, whether a registry's name, a redirect or a
+    /// token server leads to them.
     pub addresses: AddressRules,
-    /// Where open uploads are remembered, so that they resume after a restart of the process.
-    /// Without it, open uploads are cancelled.
+    /// Where open uploads are stored, so that they resume after a restart of the process. Without
+    /// it, open uploads are cancelled.
     pub open_uploads: Option<OpenUploads>,
 }
 

@@ -22,21 +22,21 @@ pub use certificate::Certificate;
 /// The result of a probe. A step that was not reached is `None`.
 #[derive(Debug)]
 pub struct Probe {
-    /// The proxy that stands in between (host and port, no credential); then name and connection
-    /// are the proxy's.
+    /// The proxy in between (host and port, without its credential). `addresses` and `connection`
+    /// are then those of the proxy.
     pub proxy: Option<String>,
-    /// The addresses of the name.
+    /// The addresses that the name resolves to.
     pub addresses: Result<Vec<IpAddr>, Error>,
-    /// The address that took a connection.
+    /// The address that accepted the connection.
     pub connection: Option<Result<SocketAddr, Error>>,
     /// The registry's certificate; `None` inside for plain HTTP.
     pub tls: Option<Result<Option<Certificate>, Error>>,
-    /// The result of `GET /v2/`, with the credentials for the host, or anonymously if there are
-    /// none.
+    /// The result of `GET /v2/`, with the credentials for the host, or anonymously without any.
     pub answer: Option<Result<(), Error>>,
-    /// How far this machine's clock is ahead of the registry's, within a second or two.
+    /// How far this machine's clock is ahead of the registry's, accurate to a second or two.
     pub clock_ahead: Option<SignedDuration>,
-    /// The rate limit that it reports. Docker Hub reports one only for a repository's manifests.
+    /// The rate limit that the registry reports. Docker Hub reports one only for the manifests of a
+    /// repository.
     pub rate_limit: Option<RateLimit>,
 }
 
@@ -89,7 +89,7 @@ impl Client {
         let reached = connected.is_ok();
         probe.connection = Some(connected);
         if reached {
-            let base = transport.as_spoken(base).await;
+            let base = transport.with_detected_scheme(base).await;
             self.ask(&mut probe, &transport, base, host, credentials)
                 .await;
         }
@@ -111,7 +111,9 @@ impl Client {
             .await
         {
             Ok(response) => {
-                probe.tls = Some(Ok((!plain).then(|| certificate::of(&response)).flatten()));
+                probe.tls = Some(Ok((!plain)
+                    .then(|| certificate::from_response(&response))
+                    .flatten()));
                 probe.clock_ahead = clock_ahead(&response, sent, Timestamp::now());
             }
             Err(error) => {
@@ -144,7 +146,7 @@ async fn resolve(name: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     Ok(found)
 }
 
-/// The first address that takes a connection.
+/// Connects to the first address that accepts a connection.
 async fn connect(addresses: &[SocketAddr], limit: Duration) -> Result<SocketAddr, Problem> {
     let mut failed = Problem::ConnectTimeout(limit);
     for address in addresses {
@@ -161,7 +163,7 @@ async fn connect(addresses: &[SocketAddr], limit: Duration) -> Result<SocketAddr
     Err(failed)
 }
 
-/// The answer's `Date` (whole seconds) against the middle of the time that it took.
+/// Compares the answer's `Date` (whole seconds) with the middle of the request's duration.
 fn clock_ahead(response: &Response, sent: Timestamp, came: Timestamp) -> Option<SignedDuration> {
     let there = jiff::fmt::rfc2822::parse(response.header(DATE)?)
         .ok()?

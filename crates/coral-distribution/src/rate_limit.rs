@@ -1,5 +1,5 @@
-//! The rate limits that registries report, in all forms in use. Nothing is decided here: the code
-//! that paces requests subscribes.
+//! The rate limits that registries report, in all forms in use. This module makes no decision; the
+//! code that paces requests subscribes to the reports.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,29 +10,29 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Hosts that are kept; no mirror speaks to more registries that limit.
+/// Most hosts that are remembered; no mirror uses more registries with limits.
 const MAX_HOSTS: usize = 1024;
-/// Waits and windows are cut at this.
+/// Longer waits and windows are capped at this value.
 const LONGEST: Duration = Duration::from_hours(24 * 31);
-/// Numbers above this are moments since 1970, not seconds from now.
+/// Larger numbers are seconds since 1970, not seconds from now.
 const YEAR_2001: u64 = 1_000_000_000;
 
-/// A rate limit as reported by the last answer. Values that it did not report are `None`.
+/// A rate limit as the latest answer reported it. Values that the answer did not report are `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Requests allowed in a window.
+    /// Requests that are allowed in a window.
     pub limit: Option<u64>,
-    /// Requests left of it.
+    /// Requests that remain in the window.
     pub remaining: Option<u64>,
-    /// How long a window is.
+    /// The length of the window.
     pub window: Option<Duration>,
-    /// How long it was, when the answer came, until all requests are allowed again.
+    /// Time from `at` until all requests are allowed again.
     pub reset_after: Option<Duration>,
-    /// When the answer came.
+    /// When the answer arrived.
     pub at: Instant,
 }
 
-/// The last report of every host.
+/// The latest report of each host.
 #[derive(Debug, Default)]
 pub(crate) struct RateLimits(Mutex<HashMap<String, watch::Sender<Option<RateLimit>>>>);
 
@@ -48,7 +48,7 @@ impl RateLimits {
         });
     }
 
-    /// Subscribes to the reports of this host, the last one included.
+    /// Subscribes to the reports of this host; the latest report is available at once.
     pub(crate) fn watch(&self, host: &str) -> watch::Receiver<Option<RateLimit>> {
         self.sender(host, watch::Sender::subscribe)
     }
@@ -62,7 +62,7 @@ impl RateLimits {
     }
 }
 
-/// Reads `RateLimit-*` and `x-ratelimit-*`, Docker Hub's `N;w=S` among them, and `RateLimit` with
+/// Reads `RateLimit-*` and `x-ratelimit-*`, including Docker Hub's `N;w=S`, and `RateLimit` with
 /// `RateLimit-Policy` of the later drafts.
 fn read(headers: &HeaderMap, now: Timestamp, at: Instant) -> Option<RateLimit> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
@@ -96,13 +96,14 @@ fn read(headers: &HeaderMap, now: Timestamp, at: Instant) -> Option<RateLimit> {
     (found.limit.is_some() || found.remaining.is_some()).then_some(found)
 }
 
-/// The number that a value begins with: `100` of `100;w=21600` and of `100, 100;w=60`.
+/// The number at the beginning of a value: `100` in `100;w=21600` and in `100, 100;w=60`.
 fn number(value: &str) -> Option<u64> {
     let end = value.find([';', ',', ' ']).unwrap_or(value.len());
     value[..end].parse().ok()
 }
 
-/// `30` of `r=50;t=30`, `limit=100, reset=30`, for `t` or `reset`.
+/// The value of a parameter such as `t` or `reset`: `30` in `r=50;t=30` and in
+/// `limit=100, reset=30`.
 fn parameter(value: &str, name: &str) -> Option<u64> {
     let parts = value
         .split([';', ','])

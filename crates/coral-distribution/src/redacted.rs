@@ -1,8 +1,9 @@
-//! A value that is never printed.
+//! A wrapper that never prints its value.
 
 use std::fmt;
 
-/// Holds a secret. `Debug` and `Display` print `<redacted>`; only [`Redacted::expose`] gives it.
+/// Holds a secret. `Debug` and `Display` print `<redacted>`; only [`Redacted::expose`] gives access
+/// to it.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Redacted<T>(T);
 
@@ -12,7 +13,7 @@ impl<T> Redacted<T> {
         Self(secret)
     }
 
-    /// The secret itself; use it only where it is sent.
+    /// The secret itself. Call this only where the secret is sent.
     pub fn expose(&self) -> &T {
         &self.0
     }

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use url::Url;
 
 use crate::abandoned::Abandoned;
-use crate::auth::{Ask, Session};
+use crate::auth::{AuthRequest, Session};
 use crate::error::{Error, Problem};
 use crate::open_uploads::OpenUploads;
 use crate::transport::{Body, Response, refusal};
@@ -27,12 +27,12 @@ pub(crate) use uploads::{RegistryUpload, ThrottledMounts};
 /// The result of writing a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PutManifest {
-    /// Whether the registry keeps the list of referrers itself: it said so (`OCI-Subject`), or
-    /// the manifest has no subject. Where this is false the client has written the referrers tag.
+    /// Whether the registry maintains the list of referrers itself: it said so (`OCI-Subject`), or
+    /// the manifest has no subject. If this is `false`, the client has written the referrers tag.
     pub subject_recorded: bool,
 }
 
-/// What a token must allow.
+/// The access that a token must grant.
 #[derive(Debug, Clone, Copy)]
 enum TokenScope {
     Pull,
@@ -62,10 +62,10 @@ pub struct RepositoryClient {
     open_uploads: Option<OpenUploads>,
 }
 
-/// A request on this repository, with what most have in common.
+/// A request on this repository, with the defaults that most requests share.
 struct Call<'a> {
     method: Method,
-    /// After `/v2/<name>/`.
+    /// The path after `/v2/<name>/`.
     path: String,
     access: TokenScope,
     asked: fmt::Arguments<'a>,
@@ -93,7 +93,7 @@ impl RepositoryClient {
         }
     }
 
-    /// Which repository it is.
+    /// The name of the repository.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
@@ -106,12 +106,12 @@ impl RepositoryClient {
         let fail = |text: String| Error::new(self.repository.host(), asked, Problem::Options(text));
         let base = self.base.as_ref().map_err(|text| fail(text.clone()))?;
         base.join(&format!("{}/{path}", self.repository.path()))
-            .map(|url| self.session.transport.as_heard(url))
+            .map(|url| self.session.transport.with_known_scheme(url))
             .map_err(|_| fail(format!("{path} cannot be written as a URL")))
     }
 
-    fn ask(&self, call: Call<'_>) -> Result<Ask, Error> {
-        Ok(Ask {
+    fn ask(&self, call: Call<'_>) -> Result<AuthRequest, Error> {
+        Ok(AuthRequest {
             method: call.method,
             url: self.url(&call.path, call.asked)?,
             headers: HeaderMap::new(),
@@ -132,14 +132,15 @@ impl RepositoryClient {
     }
 }
 
-/// Whether an answer to `HEAD` may be about the method, so that `GET` is the way to ask. Of what is
-/// not there, of who may not, and of a registry that is busy or broken, `GET` says the same.
+/// Whether the refusal of a `HEAD` may be due to the method, so that `GET` may succeed. For a
+/// missing object, a refused client, or a busy or broken registry, `GET` would be answered in the
+/// same way.
 fn is_without_head(status: StatusCode) -> bool {
     status == StatusCode::NOT_IMPLEMENTED
         || status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 404 | 408 | 429)
 }
 
-/// The answer if it has one of these statuses, else what it says as an error.
+/// Returns the answer if it has one of these statuses, else the error that it reports.
 async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error> {
     if statuses.contains(&response.status().as_u16()) {
         return Ok(response);
@@ -152,7 +153,7 @@ async fn expect(response: Response, statuses: &[u16]) -> Result<Response, Error>
     Err(Error::new(host, asked, refusal(response).await))
 }
 
-fn header(ask: &mut Ask, name: HeaderName, value: &str) -> Result<(), Error> {
+fn header(ask: &mut AuthRequest, name: HeaderName, value: &str) -> Result<(), Error> {
     let value = HeaderValue::from_str(value).map_err(|_| {
         let text = format!("{value:?} is not valid in the header {name}");
         Error::new(

@@ -1,4 +1,4 @@
-//! How often an interrupted transfer is resumed, and after which wait.
+//! How often an interrupted transfer is resumed, and after what wait.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use crate::error::{Category, Disposition, Error};
 
 /// Attempts without enough progress in between.
 const TRIES: u32 = 5;
-/// Bytes of progress that restore all attempts.
+/// Bytes of progress after which all attempts are available again.
 pub(crate) const PROGRESS: u64 = 1024 * 1024;
-/// The wait before the second try without progress; each further one is twice as long.
+/// The wait before the second attempt without progress; each further wait is twice as long.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 
 /// The attempts that are left. A transfer that makes progress between two interruptions gets all of
-/// them again, so the number of interruptions that a large blob survives is limited only by its
+/// them back, so the number of interruptions that a large blob survives is limited only by its
 /// size.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Resumes {
@@ -21,8 +21,9 @@ pub(crate) struct Resumes {
 }
 
 impl Resumes {
-    /// The wait before going on at `offset` after a drip, which took a minute to be seen: another
-    /// one helps only a transfer that moved before. `None` when it is time to give up.
+    /// The wait before resuming at `offset` after a transfer that was too slow. It takes a minute
+    /// to detect that, so another attempt is worth it only if the transfer made progress before.
+    /// `None` when it is time to give up.
     pub(crate) fn next_after_drip(&mut self, offset: u64) -> Option<Duration> {
         if offset.saturating_sub(self.since) < PROGRESS {
             return None;
@@ -30,9 +31,10 @@ impl Resumes {
         self.next(offset)
     }
 
-    /// The wait before going on at `offset`; `None` when it is time to give up.
+    /// The wait before resuming at `offset`; `None` when it is time to give up.
     pub(crate) fn next(&mut self, offset: u64) -> Option<Duration> {
-        // The other side of a copy has lost what it had: the tries stay, what was moved does not.
+        // The other side of a copy may have lost bytes. The number of attempts stays, but progress
+        // is counted from the new offset.
         self.since = self.since.min(offset);
         if offset.saturating_sub(self.since) >= PROGRESS {
             self.tried = 0;
@@ -51,8 +53,8 @@ impl Resumes {
     }
 }
 
-/// Whether going on at the offset may help at once. What asks for patience (a rate limit, a wait)
-/// is for the code that decides about whole copies.
+/// Whether resuming at once may help. Failures that need patience (a rate limit, a requested wait)
+/// are left to the code that retries whole copies.
 pub(crate) fn may_resume(error: &Error) -> bool {
     use Category::{Connect, Cut, Dns, Server, Timeout};
     error.disposition() == Disposition::Retry

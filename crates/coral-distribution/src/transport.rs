@@ -6,7 +6,7 @@ mod connections;
 mod failure;
 mod log;
 mod loopback;
-mod pace;
+mod min_rate;
 mod proxy;
 mod retry_after;
 mod trust;
@@ -24,17 +24,17 @@ use url::Url;
 use activity::{Activity, SourceError};
 pub(crate) use answer::{clean, is_html, markup, read_document, refusal};
 use connections::Connections;
-pub(crate) use connections::authority_of;
+pub(crate) use connections::url_authority;
 pub(crate) use failure::classify;
 use log::Sent;
 use loopback::Loopback;
-pub(crate) use pace::Pace;
+pub(crate) use min_rate::MinRate;
 pub(crate) use proxy::Proxy;
 #[cfg(fuzzing)]
 pub(crate) use retry_after::wait_asked_for;
 pub use trust::{certificates_as_pem, trusting};
 
-use crate::auth::{Known, place_of};
+use crate::auth::{KnownAuthorizations, repository_address};
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
@@ -42,14 +42,14 @@ use crate::options::ClientOptions;
 use crate::page_sizes::PageSizes;
 use crate::rate_limit::RateLimits;
 
-/// More hops than any registry needs.
+/// More redirects than any registry needs.
 const MAX_REDIRECTS: usize = 10;
 
-/// What is sent along.
+/// The body of a request.
 pub(crate) enum Body {
     Empty,
     Bytes(Bytes),
-    /// Sent to the URL's own origin only, like an authorization.
+    /// A body that is sent to the URL's own origin only, like an authorization.
     Secret(Bytes),
     /// A body of known length that can be sent only once.
     Stream(u64, BlobStream),
@@ -60,19 +60,20 @@ pub(crate) struct Request {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
-    /// Sent to the URL's own origin only, never across a redirect to another.
+    /// Sent to the URL's own origin only, never across a redirect to another origin.
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) body: Body,
-    /// What it is for, for messages: `reading manifest library/debian:12`.
+    /// The purpose of the request, for messages: `reading manifest library/debian:12`.
     pub(crate) asked: String,
-    /// How often the same has been sent by now, for the log; 1 at first.
+    /// The number of this attempt, for the log; 1 for the first.
     pub(crate) attempt: u32,
-    /// Sent to these places instead where a redirect leads there.
-    pub(crate) elsewhere: Known,
+    /// Authorizations to send instead of `authorization` where a redirect leads to these
+    /// repositories.
+    pub(crate) elsewhere: KnownAuthorizations,
 }
 
 impl Request {
-    /// A first GET without a credential or a body.
+    /// A first attempt at a GET without a credential or a body.
     pub(crate) fn unauthenticated(url: Url, asked: &str) -> Self {
         Self {
             method: Method::GET,
@@ -82,7 +83,7 @@ impl Request {
             body: Body::Empty,
             asked: asked.to_owned(),
             attempt: 1,
-            elsewhere: Known::new(),
+            elsewhere: KnownAuthorizations::new(),
         }
     }
 }
@@ -90,7 +91,7 @@ impl Request {
 /// An answer whose body has not been read.
 pub(crate) struct Response {
     pub(crate) inner: reqwest::Response,
-    /// Host and port that gave it in the end.
+    /// Host and port of the server that answered, after redirects.
     pub(crate) host: String,
     pub(crate) asked: String,
     pub(crate) stall: Duration,
@@ -113,11 +114,11 @@ impl Response {
         self.inner.url()
     }
 
-    /// Reads a short body to its end, so that the connection can be used again.
+    /// Reads a short body to its end, so that the connection can be reused.
     async fn discard(self) {
         const SHORT: u64 = 16 * 1024;
         if self.content_length().is_some_and(|length| length <= SHORT) {
-            // A body that breaks costs the connection and nothing else.
+            // A broken body costs the connection and nothing else.
             let _ = tokio::time::timeout(self.stall, self.inner.bytes()).await;
         }
     }
@@ -150,7 +151,7 @@ impl Transport {
         })
     }
 
-    /// Another transport with the same options, whose answers carry the certificate.
+    /// A transport with the same options, whose answers carry the server's certificate.
     pub(crate) fn probing(&self) -> Result<Self, Error> {
         let mut transport = Self::new(self.connections.options().clone())?;
         transport.connections.keep_certificates();
@@ -162,15 +163,15 @@ impl Transport {
         self.connections.proxy_for(url)
     }
 
-    /// Whether plain HTTP was asked for a registry.
+    /// Whether plain HTTP is configured for a registry.
     pub(crate) fn plain_http_host(&self, host: &Host) -> bool {
         self.connections
-            .options_of(host)
+            .configured_options(host)
             .is_some_and(|options| options.plain_http)
     }
 
-    /// Whether plain HTTP was asked for this host (name and port as in a URL), or the host is on
-    /// loopback and was heard to speak it.
+    /// Whether plain HTTP may be used for a URL: it is configured for this host (name and port as
+    /// in a URL), or the host is on loopback and has been found to speak it.
     pub(crate) fn allows_plain_http(&self, url: &Url) -> bool {
         self.connections.options_for(url).plain_http || self.loopback.speaks_plain_http(url)
     }
@@ -202,7 +203,7 @@ impl Transport {
             }
             log::redirected(&request, sent.status(), &target);
             if !location::same_origin(&request.url, &target) {
-                let place = place_of(&target);
+                let place = repository_address(&target);
                 request.authorization =
                     place.and_then(|place| request.elsewhere.get(&place).cloned());
             }
@@ -211,7 +212,7 @@ impl Transport {
         }
     }
 
-    /// Where a redirect leads, if the answer is one that may be followed.
+    /// The URL that a redirect leads to, if the answer is a redirect that may be followed.
     fn redirect_target(&self, request: &Request, sent: &Response) -> Result<Option<Url>, Error> {
         let reading = matches!(request.method, Method::GET | Method::HEAD);
         match sent.status().as_u16() {
@@ -240,10 +241,10 @@ impl Transport {
         Ok(Some(target))
     }
 
-    /// HTTPS leads to plain HTTP only where plain HTTP was asked for.
+    /// Refuses a redirect from HTTPS to plain HTTP unless plain HTTP is configured for the target.
     pub(crate) fn check_downgrade(&self, from: &Url, to: &Url) -> Result<(), Problem> {
         if from.scheme() == "https" && to.scheme() == "http" && !self.allows_plain_http(to) {
-            let host = authority_of(to);
+            let host = url_authority(to);
             return Err(Problem::Unsafe(format!(
                 "it leads from HTTPS to plain HTTP at {host}; allow that with --plain-http {host}"
             )));
@@ -251,8 +252,8 @@ impl Transport {
         Ok(())
     }
 
-    /// Sends a request; one that only reads and was cut before its answer began goes out once
-    /// more, because the other side may just have closed an idle connection.
+    /// Sends a request. A request without side effects that was cut off before its answer began is
+    /// sent once more, because the other side may just have closed an idle connection.
     async fn send_reading_twice(&self, request: &mut Request) -> Result<Response, Error> {
         let reading = matches!(request.method, Method::GET | Method::HEAD);
         match self.send_once(request).await {
@@ -275,13 +276,14 @@ impl Transport {
     }
 
     async fn send_unlogged(&self, request: &mut Request) -> Result<Response, Error> {
-        let host = authority_of(&request.url);
+        let host = url_authority(&request.url);
         let activity = Activity::default();
         let source_error = SourceError::default();
         let builder = self.prepare(request, &activity, &source_error);
         let builder = builder.map_err(|problem| Error::new(&host, &request.asked, problem))?;
         let sent = activity.guard(self.stall, builder.send()).await;
-        // The error of the source explains the failure better than its effect on the request.
+        // The error of the body's source explains the failure better than its effect on the request
+        // does.
         let broken = source_error.lock().ok().and_then(|mut slot| slot.take());
         if let Some(error) = broken {
             return Err(error);
@@ -303,8 +305,8 @@ impl Transport {
         Err(Error::new(host, &request.asked, problem))
     }
 
-    /// What a request that got no answer means. Where a proxy stands in between, a connection that
-    /// did not come about is one to the proxy.
+    /// The problem of a request that got no answer. Behind a proxy, a connection that could not be
+    /// established is one to the proxy.
     fn failure(&self, error: &reqwest::Error, url: &Url) -> Problem {
         let given = self.connections.options_for(url);
         let problem = classify(error, url, &given, self.connect_timeout, 0);
@@ -319,7 +321,7 @@ impl Transport {
         }
     }
 
-    /// The request as the HTTP library wants it. A body that can be sent only once is taken out.
+    /// Converts the request for the HTTP library. A body that can be sent only once is taken out.
     fn prepare(
         &self,
         request: &mut Request,

@@ -14,9 +14,9 @@ use crate::repository::RegistryUpload;
 /// The result of starting a push.
 #[derive(Debug)]
 pub enum BlobPush {
-    /// The blob is already there: nothing has to be sent.
+    /// The registry has the blob: nothing needs to be sent.
     Mounted,
-    /// The bytes are wanted.
+    /// The bytes have to be sent to this upload.
     Upload(Upload),
 }
 
@@ -29,8 +29,8 @@ pub enum BlobPushError {
     Destination(Error),
 }
 
-/// An open upload. If it is dropped unfinished, it is cancelled at the other side, which
-/// [`Client::settle`](crate::Client::settle) waits for.
+/// An open upload. If it is dropped unfinished, it is cancelled at the other side;
+/// [`Client::settle`](crate::Client::settle) waits for the cancellation.
 #[derive(Debug)]
 pub struct Upload(Target);
 
@@ -53,8 +53,8 @@ impl From<LayoutUpload> for Upload {
 }
 
 impl Upload {
-    /// Sends a blob in one request and ends the upload. After an interruption on either side it
-    /// resumes where it ended, as long as there is progress.
+    /// Sends a blob in one request and completes the upload. After an interruption on either side
+    /// the transfer resumes at the last offset, as long as there is progress.
     pub async fn put_from(self, source: &BlobSource) -> Result<(), BlobPushError> {
         match self.0 {
             Target::Registry(upload) => upload.put_from(source).await,
@@ -66,8 +66,8 @@ impl Upload {
         }
     }
 
-    /// Sends all `size` bytes in one request and ends the upload. An error of `body` is returned
-    /// as it is.
+    /// Sends all `size` bytes in one request and completes the upload. An error of `body` is
+    /// returned unchanged.
     pub async fn put(self, size: u64, body: BlobStream) -> Result<(), Error> {
         match self.0 {
             Target::Registry(upload) => upload.put(size, body).await,
@@ -75,8 +75,8 @@ impl Upload {
         }
     }
 
-    /// Sends the bytes in pieces of `chunk` bytes (more if the other side asks for more), each
-    /// held in memory, and ends the upload.
+    /// Sends the bytes in chunks of `chunk` bytes (more if the other side asks for more), each held
+    /// in memory, and completes the upload.
     pub async fn put_chunked(self, chunk: usize, body: BlobStream) -> Result<(), Error> {
         match self.0 {
             Target::Registry(upload) => upload.put_chunked(chunk, body).await,
@@ -84,15 +84,15 @@ impl Upload {
         }
     }
 
-    /// Whether the registry says by itself when another of its repositories has a blob.
-    pub fn tells_of_mounts(&self) -> bool {
+    /// Whether the registry reports on its own that another of its repositories has a blob.
+    pub fn reports_mountable_blobs(&self) -> bool {
         match &self.0 {
-            Target::Registry(upload) => upload.is_of_coral(),
+            Target::Registry(upload) => upload.is_coral(),
             Target::Layout(_) => false,
         }
     }
 
-    /// Whether the registry says that another of its repositories has the blob.
+    /// Whether the registry reported that another of its repositories has the blob.
     pub fn is_elsewhere(&self) -> bool {
         match &self.0 {
             Target::Registry(upload) => upload.is_elsewhere(),
@@ -100,9 +100,9 @@ impl Upload {
         }
     }
 
-    /// Has the blob mounted from whichever repository has it, instead of sending it; an upload
-    /// again where none has it any more. The caller has made sure that the blob may be had:
-    /// knowing a digest is no right to its blob.
+    /// Mounts the blob from any repository of the registry that has it, instead of sending it.
+    /// Returns an upload if no repository has the blob any more. The caller must have made sure
+    /// that the user may read the blob: knowing a digest is no right to its content.
     pub async fn mount(self) -> Result<BlobPush, Error> {
         match self.0 {
             Target::Registry(upload) => upload.mount().await,
@@ -119,7 +119,7 @@ impl Upload {
     }
 }
 
-/// What is left of a blob, and whether reading it failed.
+/// The rest of a blob, and whether reading it failed.
 pub(crate) struct Tail {
     stream: BlobStream,
     source: BlobSource,
@@ -159,7 +159,8 @@ impl Tail {
 }
 
 impl End {
-    /// If the destination waited too long for bytes, a source that stalled is to blame.
+    /// Attributes an error: if the destination waited too long for bytes, the source that stalled
+    /// is to blame.
     pub(crate) fn blame(&self, error: Error) -> BlobPushError {
         if self.read_failed.load(Ordering::Relaxed) {
             return BlobPushError::Source(error);

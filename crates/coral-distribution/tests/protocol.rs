@@ -1,4 +1,5 @@
-//! The client against a registry that lies, cuts, throttles and stalls, on loopback.
+//! The client against a faulty registry on loopback: wrong, truncated, throttled and stalled
+//! answers.
 
 #![allow(
     clippy::unwrap_used,

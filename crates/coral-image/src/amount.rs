@@ -1,8 +1,8 @@
-//! Amounts of bytes, as people read them.
+//! Amounts of bytes in a readable form.
 
 use std::fmt;
 
-/// An amount of bytes for people: three digits and a unit, powers of 1024.
+/// An amount of bytes. It is displayed with three digits and a unit, in powers of 1024.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Amount(pub u64);
 

@@ -1,7 +1,7 @@
 //! Byte order marks, which Windows editors write at the start of a file.
 
-/// The text without byte order marks, wherever they are: two files that were joined have one in the
-/// middle. A PEM block after one would not be found.
+/// Removes all byte order marks, also those in the middle: concatenating two files leaves one
+/// there, and a PEM block after it would not be found.
 ///
 /// ```
 /// let text = coral_image::without_byte_order_marks(b"\xef\xbb\xbfone\n\xef\xbb\xbftwo\n");

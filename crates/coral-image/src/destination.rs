@@ -1,4 +1,4 @@
-//! Where an image lands in a mirror's registry: a fixed contract, with test vectors in
+//! The name that an image gets in a mirror's registry: a fixed contract, with test vectors in
 //! `testdata/vectors.json`.
 
 use crate::reference::{Host, ReferenceError, Repository, RepositoryPath};
@@ -7,17 +7,17 @@ use crate::reference::{Host, ReferenceError, Repository, RepositoryPath};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{repository} has no name at the destination")]
 pub struct DestinationError {
-    /// The source.
+    /// The repository at the source.
     repository: String,
-    /// What is wrong with the name it would get.
+    /// Why the name that it would get is invalid.
     #[source]
     source: ReferenceError,
 }
 
-/// The path at the destination for `source`: its host, then its path.
+/// The path at the destination for `source`: the host of the source, then its path.
 ///
-/// The host is in lower case; `host:port` becomes `host_port`; an IPv6 host is written out in
-/// eight groups with dashes for colons. Too long a name is refused.
+/// The host is in lower case; `host:port` becomes `host_port`; an IPv6 host is written out in eight
+/// groups with dashes for colons. A name that is too long is refused.
 pub fn destination_path(source: &Repository) -> Result<RepositoryPath, DestinationError> {
     destination_path_below(None, source)
 }

@@ -9,14 +9,14 @@ use sha2::Digest as _;
 /// A digest algorithm that Coral can compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
-    /// SHA-256, 32 bytes; what nearly all content is addressed by.
+    /// SHA-256, 32 bytes; nearly all content is addressed by it.
     Sha256,
     /// SHA-512, 64 bytes.
     Sha512,
 }
 
 impl Algorithm {
-    /// The registered name, as it stands before the colon.
+    /// The registered name, as written before the colon.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -54,7 +54,8 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// A running digest. `Clone` keeps the state, so an upload can be hashed in pieces.
+/// The state of an unfinished digest. `Clone` keeps the state, so an upload can be hashed chunk by
+/// chunk.
 #[derive(Debug, Clone)]
 pub enum Hasher {
     /// SHA-256 in progress.
@@ -89,30 +90,30 @@ impl Hasher {
     }
 }
 
-/// A content digest, `algorithm:hex` when written
-/// (OCI image-spec, `descriptor.md`, "Digests"). Only lower-case hex of the right length exists.
+/// A content digest, written as `algorithm:hex` (OCI image-spec, `descriptor.md`, "Digests"). Only
+/// lower-case hex of the right length is valid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    /// The first `algorithm.size()` bytes count, the rest is zero.
+    /// Only the first `algorithm.size()` bytes are used; the rest is zero.
     bytes: [u8; 64],
 }
 
 /// Why a text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
-    /// No colon between algorithm and hex.
+    /// There is no colon between algorithm and hex.
     #[error("digest {0:?} is not of the form algorithm:hex")]
     Form(String),
-    /// An algorithm Coral does not compute.
+    /// Coral does not compute this algorithm.
     #[error("digest algorithm {0:?} is not supported (sha256 and sha512 are)")]
     Algorithm(String),
-    /// Wrong length, or something else than lower-case hex.
+    /// The hex has the wrong length, or characters other than lower-case hex digits.
     #[error("digest {digest:?} needs {expected} lower-case hexadecimal digits after the colon")]
     Hex {
-        /// The text as given, cut to a printable length.
+        /// The text, truncated for display.
         digest: String,
-        /// Number of digits the algorithm has.
+        /// Number of digits that the algorithm has.
         expected: usize,
     },
 }
@@ -123,7 +124,7 @@ impl Digest {
         Algorithm::Sha256.digest(bytes)
     }
 
-    /// Reads `algorithm:hex`.
+    /// Parses `algorithm:hex`.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let shown = || text.chars().take(160).collect::<String>();
         let (name, digits) = text
@@ -156,12 +157,12 @@ impl Digest {
         hex::encode(&self.bytes[..self.algorithm.size()])
     }
 
-    /// `sha256:` and the first twelve digits, for people.
+    /// `sha256:` and the first twelve digits, for display.
     pub fn short(&self) -> String {
         format!("{}:{}", self.algorithm, &self.hex()[..12])
     }
 
-    /// Whether `bytes` hash to this digest.
+    /// Whether this is the digest of `bytes`.
     pub fn matches(&self, bytes: &[u8]) -> bool {
         self.algorithm.digest(bytes) == *self
     }

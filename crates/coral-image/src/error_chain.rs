@@ -2,8 +2,9 @@
 
 use std::error::Error;
 
-/// The error and its causes, separated by colons. A cause that the text before already holds is
-/// left out. HTTP clients put the reason of a failed connection into the causes only.
+/// The error and its causes, separated by colons. A cause whose text is already included is left
+/// out. The causes are needed because HTTP clients report the reason of a failed connection only
+/// there.
 ///
 /// ```
 /// let inner = std::io::Error::other("connection refused");

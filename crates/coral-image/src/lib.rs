@@ -1,9 +1,9 @@
-//! References, digests, tags, platforms, manifests and tag selection: pure values. Also
-//! [`error_chain()`], which every crate writes its errors with.
+//! References, digests, tags, platforms, manifests and tag selection, as pure values.
+//! [`error_chain()`] formats errors for every crate.
 //!
-//! Nothing here does I/O, reads a clock or knows about HTTP or Kubernetes. What comes from outside
-//! is turned into a validated value once, by the `parse` function of its type; everything after
-//! works on values that cannot be malformed. Start reading at [`ImageRef`] and [`Manifest`].
+//! Nothing here does I/O, reads a clock or knows about HTTP or Kubernetes. Untrusted input is
+//! turned into a validated value once, by the `parse` function of its type; all further code works
+//! on values that cannot be malformed. Start reading at [`ImageRef`] and [`Manifest`].
 //! ```
 //! use coral_image::{ImageRef, destination_path};
 //!

@@ -1,4 +1,4 @@
-//! Manifests and indexes: the bytes as they are, and what Coral reads in them.
+//! Manifests and indexes: their unchanged bytes, and the fields that Coral reads.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,26 @@ use crate::media_type;
 use crate::null::null_as_default;
 use crate::platform::Platform;
 
-/// Largest manifest that is read or taken: what the field's clients accept (containerd: 4 MiB).
+/// Largest manifest that is read or accepted, in bytes: the limit of common clients (containerd: 4
+/// MiB).
 pub const MAX_MANIFEST_SIZE: usize = 4 * 1024 * 1024;
 
-/// A descriptor (OCI image-spec, `descriptor.md`). Unknown fields are not kept: a descriptor is
-/// read to find content, never to write a manifest back.
+/// A descriptor (OCI image-spec, `descriptor.md`). Unknown fields are dropped: a descriptor is read
+/// to find content, never to write a manifest back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// What the content is.
+    /// Media type of the content.
     #[serde(default, deserialize_with = "null_as_default")]
     pub media_type: String,
-    /// What it hashes to.
+    /// Digest of the content.
     pub digest: Digest,
-    /// Its length in bytes.
+    /// Length of the content in bytes.
     pub size: u64,
-    /// For manifests in an index: whom it is for.
+    /// For a manifest in an index: the platform that it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// For referrers: the kind of artifact.
+    /// For a referrer: the type of the artifact.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
     /// Free text.
@@ -38,13 +39,13 @@ pub struct Descriptor {
         skip_serializing_if = "Option::is_none"
     )]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Where else the content is; foreign layers have it.
+    /// Other places to get the content from; foreign layers have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub urls: Option<Vec<String>>,
 }
 
 impl Descriptor {
-    /// A descriptor with the fields that every one has.
+    /// A descriptor with the fields that every descriptor has.
     pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
         Self {
             media_type: media_type.into(),
@@ -57,53 +58,54 @@ impl Descriptor {
         }
     }
 
-    /// Whether this is a foreign layer: it names URLs to have its content from, which may be missing
-    /// where its manifest is. Whatever its type says, what names none can be had only from there.
+    /// Whether this is a foreign layer: it names URLs to fetch its content from, and the content
+    /// may be missing in the registry of the manifest. A blob without URLs is not foreign whatever
+    /// its type says, because it can be fetched only from that registry.
     pub fn is_foreign(&self) -> bool {
         self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 
     /// Whether this is a foreign layer that must not be distributed.
-    pub fn stays_at_its_urls(&self) -> bool {
+    pub fn must_not_be_distributed(&self) -> bool {
         self.is_foreign() && media_type::is_nondistributable(&self.media_type)
     }
 }
 
-/// What kind of manifest it is.
+/// The kind of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ManifestKind {
-    /// One image or artifact: it points at blobs.
+    /// A single image or artifact: it references blobs.
     Image,
-    /// An index or manifest list: it points at manifests.
+    /// An index or manifest list: it references manifests.
     Index,
 }
 
-/// What Coral reads in a manifest of any type; everything else stays in the bytes.
+/// The fields that Coral reads in a manifest of any type; all other content stays in the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestBody {
-    /// 2 for everything that Coral takes.
+    /// 2 for every manifest that Coral accepts.
     #[serde(default)]
     pub schema_version: Option<u64>,
-    /// The type, where the manifest says it itself.
+    /// The media type, if the manifest states it.
     #[serde(default)]
     pub media_type: Option<String>,
     /// The configuration of an image.
     #[serde(default)]
     pub config: Option<Descriptor>,
-    /// The layers of an image. `null`, which Go writes for an empty list, is one.
+    /// The layers of an image. `null`, which Go writes for an empty list, is an empty list.
     #[serde(default, deserialize_with = "null_as_empty")]
     pub layers: Option<Vec<Descriptor>>,
     /// The content of an artifact manifest.
     #[serde(default)]
     pub blobs: Option<Vec<Descriptor>>,
-    /// The children of an index. `null` is an empty list here too.
+    /// The children of an index. `null` is an empty list, too.
     #[serde(default, deserialize_with = "null_as_empty")]
     pub manifests: Option<Vec<Descriptor>>,
-    /// What this manifest is about; it makes the manifest a referrer.
+    /// The manifest that this one refers to; it makes this manifest a referrer.
     #[serde(default)]
     pub subject: Option<Descriptor>,
-    /// The kind of artifact.
+    /// The type of the artifact.
     #[serde(default)]
     pub artifact_type: Option<String>,
     /// Free text.
@@ -111,7 +113,7 @@ pub struct ManifestBody {
     pub annotations: Option<BTreeMap<String, String>>,
 }
 
-/// A manifest: its bytes, untouched, with type, digest and what Coral reads in it.
+/// A manifest: its unchanged bytes, with type, digest and the fields that Coral reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     bytes: Bytes,
@@ -119,36 +121,36 @@ pub struct Manifest {
     digest: Digest,
     kind: ManifestKind,
     body: ManifestBody,
-    /// What an index lists that is no manifest.
-    leaves: Vec<Descriptor>,
+    /// Entries of an index that are not manifests.
+    non_manifests: Vec<Descriptor>,
 }
 
-/// Why bytes are not a manifest that Coral takes.
+/// Why bytes are not a manifest that Coral accepts.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Larger than any client would read.
+    /// It is larger than any client would read.
     #[error("the manifest is larger than {MAX_MANIFEST_SIZE} bytes")]
     TooLarge,
-    /// Not JSON, or a known field has the wrong shape.
+    /// It is not JSON, or a known field has the wrong shape.
     #[error("the manifest is not valid JSON of its kind")]
     Json(#[source] serde_json::Error),
     /// The header and the manifest disagree about the type.
     #[error("the manifest says it is {inside:?}, but was sent as {outside:?}")]
     MediaType {
-        /// The `mediaType` field.
+        /// The `mediaType` field of the manifest.
         inside: String,
-        /// The `Content-Type`.
+        /// The `Content-Type` header.
         outside: String,
     },
-    /// Neither the sender nor the manifest says what it is.
+    /// Neither the sender nor the manifest states the media type.
     #[error("neither the Content-Type nor the manifest says what type it is")]
     Untyped,
-    /// Docker's schema 1, signed or not.
+    /// It is a manifest of Docker's schema 1, signed or not.
     #[error(
         "Docker manifests of schema version 1 are not supported; push the image again with a current tool"
     )]
     Schema1,
-    /// A field that its type must have is missing.
+    /// A field that its type requires is missing.
     #[error("a manifest of type {media_type:?} needs the field {field:?}")]
     Missing {
         /// The manifest's type.
@@ -156,7 +158,7 @@ pub enum ManifestError {
         /// The field.
         field: &'static str,
     },
-    /// Parts of an image and of an index in one document: readers would disagree about what it is
+    /// It has fields of an image and of an index, so that clients would disagree about its kind
     /// (CVE-2021-41190).
     #[error("a manifest of type {media_type:?} must not have the field {field:?}")]
     Ambiguous {
@@ -165,25 +167,25 @@ pub enum ManifestError {
         /// The field.
         field: &'static str,
     },
-    /// The bytes do not hash to the digest that was asked for.
+    /// The bytes do not match the requested digest.
     #[error("the manifest hashes to {actual}, not to {expected}")]
     Digest {
-        /// What was asked for.
+        /// The requested digest.
         expected: Box<Digest>,
-        /// What came.
+        /// The digest of the bytes.
         actual: Box<Digest>,
     },
 }
 
 impl Manifest {
-    /// Reads a manifest sent as `content_type`. The digest is computed with SHA-256.
+    /// Parses a manifest that was sent as `content_type`. The digest is computed with SHA-256.
     ///
-    /// An empty or generic content type is replaced by what the manifest says of itself.
+    /// If the content type is empty or generic, the manifest's own `mediaType` is used.
     pub fn parse(bytes: Bytes, content_type: Option<&str>) -> Result<Self, ManifestError> {
         Self::parse_with(bytes, content_type, Algorithm::Sha256)
     }
 
-    /// Reads a manifest and compares it with the requested digest.
+    /// Parses a manifest and compares it with the requested digest.
     pub fn parse_pinned(
         bytes: Bytes,
         content_type: Option<&str>,
@@ -210,10 +212,10 @@ impl Manifest {
         }
         let mut body = body(&bytes).map_err(ManifestError::Json)?;
         let media_type = agree_on_type(content_type, &body)?;
-        let kind = kind_of(&media_type, &body)?;
+        let kind = detect_kind(&media_type, &body)?;
         let digest = algorithm.digest(&bytes);
-        let leaves = match &mut body.manifests {
-            Some(entries) => take_leaves(entries),
+        let non_manifests = match &mut body.manifests {
+            Some(entries) => split_off_non_manifests(entries),
             None => vec![],
         };
         Ok(Self {
@@ -222,11 +224,11 @@ impl Manifest {
             digest,
             kind,
             body,
-            leaves,
+            non_manifests,
         })
     }
 
-    /// The bytes, exactly as they came.
+    /// The bytes, exactly as received.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
     }
@@ -246,44 +248,45 @@ impl Manifest {
         self.bytes.len() as u64
     }
 
-    /// Image or index.
+    /// Whether this is an image or an index.
     pub fn kind(&self) -> ManifestKind {
         self.kind
     }
 
-    /// The fields Coral reads; of what an index lists, the manifests.
+    /// The fields that Coral reads; of an index's entries, only the manifests.
     pub fn body(&self) -> &ManifestBody {
         &self.body
     }
 
-    /// What this manifest refers to, if it is a referrer.
+    /// The manifest that this one refers to, if it is a referrer.
     pub fn subject(&self) -> Option<&Descriptor> {
         self.body.subject.as_ref()
     }
 
-    /// The blobs it needs, in the order they are written: layers before configuration does not
-    /// matter to any client, so configuration comes first. An index needs those that it lists itself.
+    /// The blobs that it references, in the order in which they are copied. No client depends on
+    /// that order, so the configuration comes first. For an index, these are its entries that are
+    /// not manifests.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         let body = &self.body;
         body.config
             .iter()
             .chain(body.layers.iter().flatten())
             .chain(body.blobs.iter().flatten())
-            .chain(&self.leaves)
+            .chain(&self.non_manifests)
     }
 
-    /// Everything that an index lists, of whatever type.
+    /// All entries of an index, of whatever type.
     pub fn entries(&self) -> impl Iterator<Item = &Descriptor> {
-        self.children().iter().chain(&self.leaves)
+        self.children().iter().chain(&self.non_manifests)
     }
 
-    /// The child manifests of an index: what it lists with a manifest's media type.
+    /// The child manifests of an index: the entries with the media type of a manifest.
     pub fn children(&self) -> &[Descriptor] {
         self.body.manifests.as_deref().unwrap_or_default()
     }
 
-    /// The artifact type as the referrers API reports it: the manifest's own, else the type of
-    /// its configuration (OCI distribution-spec, "Listing Referrers").
+    /// The artifact type as the referrers API reports it: the manifest's own, or else the media
+    /// type of its configuration (OCI distribution-spec, "Listing Referrers").
     pub fn artifact_type(&self) -> Option<&str> {
         self.body
             .artifact_type
@@ -298,7 +301,7 @@ impl Manifest {
             .filter(|t| !t.is_empty())
     }
 
-    /// A descriptor of this manifest as it stands in a referrers list.
+    /// The descriptor of this manifest for a list of referrers.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor {
             artifact_type: self.artifact_type().map(ToOwned::to_owned),
@@ -309,7 +312,7 @@ impl Manifest {
 }
 
 fn body(bytes: &[u8]) -> Result<ManifestBody, serde_json::Error> {
-    // serde would read a list as the fields in their order.
+    // serde would accept a JSON array as the fields in their order.
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(serde::de::Error::custom("a list in place of an object"));
     }
@@ -340,7 +343,7 @@ fn agree_on_type(content_type: Option<&str>, body: &ManifestBody) -> Result<Stri
     }
 }
 
-fn kind_of(media_type: &str, body: &ManifestBody) -> Result<ManifestKind, ManifestError> {
+fn detect_kind(media_type: &str, body: &ManifestBody) -> Result<ManifestKind, ManifestError> {
     if body.schema_version == Some(1) || media_type.contains("distribution.manifest.v1") {
         return Err(ManifestError::Schema1);
     }
@@ -370,8 +373,8 @@ fn kind_of(media_type: &str, body: &ManifestBody) -> Result<ManifestKind, Manife
     }
 }
 
-/// Takes out what is no manifest by its media type.
-fn take_leaves(entries: &mut Vec<Descriptor>) -> Vec<Descriptor> {
+/// Removes and returns the entries whose media type is not that of a manifest.
+fn split_off_non_manifests(entries: &mut Vec<Descriptor>) -> Vec<Descriptor> {
     entries
         .extract_if(.., |entry| !media_type::is_manifest(&entry.media_type))
         .collect()
@@ -381,14 +384,14 @@ fn has_any(list: Option<&Vec<Descriptor>>) -> bool {
     list.is_some_and(|list| !list.is_empty())
 }
 
-/// Go writes `null` for an empty list; a field that is not there stays `None`.
+/// Reads `null`, which Go writes for an empty list, as an empty list; a missing field stays `None`.
 fn null_as_empty<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Descriptor>>, D::Error> {
     null_as_default(deserializer).map(Some)
 }
 
-/// Annotations are texts; what is not one is left out rather than counted against the image.
+/// Annotations are texts. A value of another type is left out; it does not make the image invalid.
 fn texts<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<BTreeMap<String, String>>, D::Error> {

@@ -8,7 +8,7 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_ARTIFACT: &str = "application/vnd.oci.artifact.manifest.v1+json";
 /// OCI image configuration.
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// The empty JSON object, used where an artifact has no configuration.
+/// The empty JSON object, used as the configuration of an artifact without one.
 pub const OCI_EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// An uncompressed layer.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -23,7 +23,7 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 /// Docker image configuration.
 pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
-/// Every manifest type that Coral asks a registry for, in order of preference.
+/// The manifest types that Coral accepts from a registry, in order of preference.
 pub const MANIFESTS: [&str; 5] = [
     OCI_INDEX,
     DOCKER_INDEX,
@@ -32,9 +32,9 @@ pub const MANIFESTS: [&str; 5] = [
     OCI_ARTIFACT,
 ];
 
-/// Whether a descriptor of this type names a manifest. One without a type is known by its role
-/// alone. Schema 1 counts, so that reading it says what it is. Every other type, known or not, is a
-/// blob's: an index may list layers, as build caches do.
+/// Whether a descriptor of this type names a manifest. A descriptor without a type is judged by its
+/// role alone. Schema 1 counts as a manifest, so that reading it gives a clear error. Every other
+/// type, known or not, is a blob's: an index may list layers, as build caches do.
 pub fn is_manifest(media_type: &str) -> bool {
     let essence = essence(media_type);
     essence.is_empty()
@@ -42,12 +42,12 @@ pub fn is_manifest(media_type: &str) -> bool {
         || essence.starts_with("application/vnd.docker.distribution.manifest.")
 }
 
-/// Whether this is the type of an image's configuration; an artifact has one of its own.
+/// Whether this is the media type of an image's configuration; artifacts have other types.
 pub fn is_image_config(media_type: &str) -> bool {
     [OCI_CONFIG, DOCKER_CONFIG].contains(&essence(media_type).as_str())
 }
 
-/// Whether a type says that its content must not be distributed: OCI's non-distributable layers and
+/// Whether the content of this type must not be distributed: OCI's non-distributable layers and
 /// Docker's foreign ones.
 pub fn is_nondistributable(media_type: &str) -> bool {
     let essence = essence(media_type);
@@ -55,7 +55,7 @@ pub fn is_nondistributable(media_type: &str) -> bool {
         || essence.starts_with("application/vnd.docker.image.rootfs.foreign.")
 }
 
-/// The type without its parameters, in lower case: `a/b; charset=utf-8` is `a/b`.
+/// The media type without its parameters, in lower case: `a/b; charset=utf-8` becomes `a/b`.
 pub fn essence(value: &str) -> String {
     value
         .split(';')
@@ -69,7 +69,8 @@ pub fn essence(value: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Docker's images are images as much as OCI's, and what else is packed as an image is none.
+    /// Docker's images count as images just as OCI's do; other artifacts that are packed like an
+    /// image do not.
     #[test]
     fn the_configuration_of_an_image_is_known_in_both_forms() {
         for image in [

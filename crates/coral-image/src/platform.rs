@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 use crate::null::null_as_default;
 pub use pattern::PlatformPattern;
 
-/// A platform as it stands in an index (OCI image-spec, `image-index.md`). Fields that Coral does
-/// not use are not kept here: the manifest's own bytes are what is copied.
+/// A platform in an index (OCI image-spec, `image-index.md`). Fields that Coral does not use are
+/// dropped here: the manifest is copied by its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Platform {
-    /// Operating system, as Go's `GOOS`.
+    /// Operating system, as in Go's `GOOS`.
     #[serde(default, deserialize_with = "null_as_default")]
     pub os: String,
-    /// Architecture, as Go's `GOARCH`.
+    /// Architecture, as in Go's `GOARCH`.
     #[serde(default, deserialize_with = "null_as_default")]
     pub architecture: String,
     /// Variant of the architecture, such as `v7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
-    /// Version of the operating system; Windows images have it.
+    /// Version of the operating system; Windows images state it.
     #[serde(
         default,
         rename = "os.version",
@@ -40,15 +40,15 @@ pub struct Platform {
 pub struct PlatformError(pub String);
 
 impl PlatformError {
-    fn of(text: &str) -> Self {
+    fn from_text(text: &str) -> Self {
         Self(text.chars().take(80).collect())
     }
 }
 
 impl Platform {
-    /// Reads `os/architecture[/variant]`; aliases such as `x86_64` and `aarch64` are normalised.
+    /// Parses `os/architecture[/variant]`; aliases such as `x86_64` and `aarch64` are normalised.
     pub fn parse(text: &str) -> Result<Self, PlatformError> {
-        let error = || PlatformError::of(text);
+        let error = || PlatformError::from_text(text);
         let parts: Vec<&str> = text.split('/').collect();
         let valid = |part: &&str| {
             !part.is_empty()
@@ -69,7 +69,7 @@ impl Platform {
         .normalized())
     }
 
-    /// The platform of the running program.
+    /// The platform that this program runs on.
     pub fn current() -> Self {
         Self {
             os: std::env::consts::OS.to_owned(),
@@ -80,8 +80,8 @@ impl Platform {
         .normalized()
     }
 
-    /// Aliases replaced by the names Go uses, and the default variants (`arm64/v8`, `amd64/v1`)
-    /// left out, `arm` without one read as `arm/v7`.
+    /// Normalises: aliases become the names that Go uses, the default variants `arm64/v8` and
+    /// `amd64/v1` are dropped, and `arm` becomes `arm/v7`.
     #[must_use]
     pub fn normalized(mut self) -> Self {
         let variant = self.variant.take().filter(|v| !v.is_empty());
@@ -108,8 +108,8 @@ impl Platform {
         }
     }
 
-    /// Whether an image for `candidate` is what was asked for with `self`. The operating system's
-    /// version only counts when asked for.
+    /// Whether an image for `candidate` satisfies a request for `self`. The operating system's
+    /// version matters only if `self` has one.
     pub fn accepts(&self, candidate: &Self) -> bool {
         let (want, have) = (self.clone().normalized(), candidate.clone().normalized());
         want.os == have.os

@@ -1,4 +1,4 @@
-//! Image references, as in the grammar of the distribution project with Docker's normalisation.
+//! Image references, in the grammar of the distribution project with Docker's normalisation.
 
 mod host;
 mod repository;
@@ -15,15 +15,15 @@ use repository::is_image_id;
 pub use repository::{Repository, RepositoryPath};
 pub use version::{Tag, Version};
 
-/// Longest repository path, host not counted (distribution's `NameTotalLengthMax`).
+/// Longest repository path without the host (distribution's `NameTotalLengthMax`).
 const MAX_PATH: usize = 255;
 /// Longest tag (OCI distribution-spec, "Pulling manifests").
 const MAX_TAG: usize = 128;
 
-/// Why a text is not a reference. The text is given back as it was, cut to a printable length.
+/// Why a text is not a reference. The text is quoted unchanged, truncated for display.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the image reference is empty")]
     Empty,
     /// The host part is malformed.
@@ -31,7 +31,7 @@ pub enum ReferenceError {
         "{0:?} is not a registry host: expected a name or address with an optional port, such as quay.io, localhost:5000 or [::1]:5000"
     )]
     Host(String),
-    /// The path has a letter or separator that the grammar does not have.
+    /// The path has a character or separator that the grammar does not allow.
     #[error(
         "{0:?} is not a repository name: lower-case letters, digits and single separators (. _ __ - /) between them"
     )]
@@ -50,13 +50,13 @@ pub enum ReferenceError {
     /// The digest is malformed.
     #[error(transparent)]
     Digest(#[from] DigestError),
-    /// 64 hexadecimal digits stand for an image id, not for a repository.
+    /// The text is an image ID (64 hexadecimal digits), which is not a repository.
     #[error("{0:?} is an image id, not a repository name")]
     ImageId(String),
-    /// A digest was needed.
+    /// A digest is required.
     #[error("{0:?} has no digest: expected repository@sha256:…")]
     NotPinned(String),
-    /// Something is wrong with a scheme in front.
+    /// A URL scheme in front is wrong.
     #[error("{0:?} begins with a URL scheme: write host/path:tag")]
     Scheme(String),
 }
@@ -65,8 +65,8 @@ fn shown(text: &str) -> String {
     text.chars().take(120).collect()
 }
 
-/// An image reference, normalised: host, path, and a tag, a digest or both. One without either
-/// means the tag `latest`.
+/// A normalised image reference: host, path, and a tag, a digest or both. A reference without
+/// either has the tag `latest`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ImageRef {
     repository: Repository,
@@ -75,7 +75,7 @@ pub struct ImageRef {
 }
 
 impl ImageRef {
-    /// Reads `[host/]path[:tag][@digest]`.
+    /// Parses `[host/]path[:tag][@digest]`.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if is_image_id(text) {
             return Err(ReferenceError::ImageId(text.to_owned()));
@@ -107,17 +107,17 @@ impl ImageRef {
         &self.repository
     }
 
-    /// The tag, if written or implied.
+    /// The tag, written or implied.
     pub fn tag(&self) -> Option<&Tag> {
         self.tag.as_ref()
     }
 
-    /// The digest, if written.
+    /// The digest, if the reference has one.
     pub fn digest(&self) -> Option<&Digest> {
         self.digest.as_ref()
     }
 
-    /// What to ask a registry for: the digest if there is one, else the tag.
+    /// The version to request from a registry: the digest if there is one, else the tag.
     pub fn version(&self) -> Version {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => Version::Digest(*digest),
@@ -126,7 +126,7 @@ impl ImageRef {
         }
     }
 
-    /// The same repository at a digest.
+    /// The same repository with this digest.
     pub fn pinned(&self, digest: Digest) -> PinnedRef {
         self.repository.pinned(digest)
     }
@@ -150,7 +150,7 @@ impl FromStr for ImageRef {
     }
 }
 
-/// A repository and a digest: the only kind of reference that names content for good.
+/// A repository and a digest: the only kind of reference whose content never changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PinnedRef {
     repository: Repository,
@@ -158,7 +158,7 @@ pub struct PinnedRef {
 }
 
 impl PinnedRef {
-    /// Reads `[host/]path[:tag]@digest`; the tag is dropped.
+    /// Parses `[host/]path[:tag]@digest`; the tag is dropped.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let image = ImageRef::parse(text)?;
         let digest = image

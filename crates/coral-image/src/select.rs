@@ -1,5 +1,5 @@
-//! Which tags of a repository: filters, then exclusions, then the newest N. Pure: the tags, their
-//! times of creation and the present are arguments.
+//! Selects tags of a repository: filters, then exclusions, then the newest N. Pure: the tags, their
+//! creation times and the current time are arguments.
 //!
 //! ```
 //! use coral_image::select::{TagFilter, TagSelection};
@@ -33,43 +33,43 @@ pub use version::{VersionRange, lenient_version};
 
 /// Longest pattern or range that is compiled, in bytes.
 pub const MAX_PATTERN: usize = 1000;
-/// Most patterns to exclude.
+/// Most exclusion patterns.
 pub const MAX_EXCLUDES: usize = 100;
-/// Largest compiled regular expression, in bytes of memory; the time to match is linear anyway.
+/// Largest compiled regular expression, in bytes of memory; matching takes linear time anyway.
 const REGEX_SIZE: usize = 1 << 20;
 
-/// What to select, as plain values. An empty one selects nothing and is refused.
+/// A selection as plain values. An empty selection is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TagSelection {
-    /// Begin with every tag. Filters beside it still hold.
+    /// Start with every tag. Filters beside it still apply.
     pub all: bool,
     /// The whole tag matches this regular expression.
     pub regex: Option<String>,
     /// The whole tag matches this shell pattern.
     pub glob: Option<String>,
-    /// The tag is a version in this range.
+    /// The tag is a version within this range.
     pub semver: Option<String>,
-    /// The image was created after this.
+    /// The image was created after this time.
     pub newer_than: Option<NewerThan>,
-    /// Shell patterns of tags to leave out.
+    /// Shell patterns of tags to exclude.
     pub exclude: Vec<String>,
-    /// Keep this many, the newest first.
+    /// Keep this many tags, the newest first.
     pub latest: Option<usize>,
-    /// What makes a tag newer.
+    /// Which tag counts as newer.
     pub latest_by: LatestBy,
 }
 
-/// A bound on the time of creation.
+/// A bound on the creation time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewerThan {
-    /// At most this old.
+    /// The image is at most this old.
     Age(Duration),
-    /// Created later than this.
+    /// The image was created after this time.
     Time(Timestamp),
 }
 
 impl NewerThan {
-    /// The bound itself, as of `now`.
+    /// The bound as a time, given `now`.
     fn bound(self, now: Timestamp) -> Timestamp {
         match self {
             Self::Time(time) => time,
@@ -81,20 +81,20 @@ impl NewerThan {
     }
 }
 
-/// What makes one tag newer than another.
+/// Which of two tags counts as newer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LatestBy {
-    /// The higher version.
+    /// The one with the higher version.
     #[default]
     Semver,
-    /// The later time of creation.
+    /// The one with the later creation time.
     Creation,
 }
 
 /// Why a selection cannot be used. [`field`](Self::field) names the part that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SelectError {
-    /// Nothing that selects anything.
+    /// The selection is empty.
     #[error(
         "nothing is selected: give regex, glob, semver, newerThan or latest, or all: true for every tag"
     )]
@@ -102,58 +102,59 @@ pub enum SelectError {
     /// A pattern is too long.
     #[error("is {length} bytes long, at most {MAX_PATTERN} are allowed")]
     TooLong {
-        /// Which part.
+        /// The field.
         field: &'static str,
-        /// Which element, where it is a list.
+        /// The index in the field, if it is a list.
         index: Option<usize>,
-        /// Its length.
+        /// The length, in bytes.
         length: usize,
     },
-    /// More exclusions than are taken.
+    /// There are more exclusions than allowed.
     #[error("has {count} patterns, at most {MAX_EXCLUDES} are allowed")]
     TooMany {
-        /// Which list.
+        /// The field.
         field: &'static str,
-        /// How many.
+        /// The number of elements.
         count: usize,
     },
     /// The regular expression does not compile.
     #[error("{pattern:?} is not a regular expression: {reason}")]
     Regex {
-        /// As written.
+        /// The expression.
         pattern: String,
-        /// What the compiler said, on one line.
+        /// The compiler's message, in one line.
         reason: String,
     },
     /// A shell pattern does not compile.
     #[error("{pattern:?} is not a shell pattern: {reason}")]
     Glob {
-        /// Which part.
+        /// The field.
         field: &'static str,
-        /// Which element, where it is a list.
+        /// The index in the field, if it is a list.
         index: Option<usize>,
-        /// As written.
+        /// The pattern.
         pattern: String,
-        /// What the compiler said.
+        /// The compiler's message.
         reason: String,
     },
-    /// The range of versions does not parse.
+    /// The version range cannot be parsed.
     #[error(
         "{range:?} is not a range of versions such as \">=1.2 <2\", \"^1.4\", \"~1.2.3\" or \"1.x\": {reason}"
     )]
     Semver {
-        /// As written.
+        /// The range.
         range: String,
         /// What is wrong.
         reason: String,
     },
-    /// Keeping none is a mistake.
+    /// `latest` is 0, which would select nothing.
     #[error("must be at least 1")]
     LatestZero,
 }
 
 impl SelectError {
-    /// The part that is wrong, as it is written in YAML: `exclude[2]`. Empty for the whole.
+    /// The field that is wrong, as written in YAML: `exclude[2]`. Empty if the selection as a whole
+    /// is wrong.
     pub fn field(&self) -> String {
         match self {
             Self::Empty => String::new(),
@@ -182,7 +183,7 @@ pub struct TagFilter {
 }
 
 impl TagFilter {
-    /// Compiles a selection; every part that is wrong is reported.
+    /// Compiles a selection; all errors are reported together.
     pub fn compile(selection: &TagSelection) -> Result<Self, Vec<SelectError>> {
         let mut errors = Vec::new();
         let s = selection;
@@ -230,14 +231,14 @@ impl TagFilter {
         })
     }
 
-    /// Whether [`select`](Self::select) asks for times of creation. They cost a request per tag:
-    /// fetch them for the [`candidates`](Self::candidates) only.
+    /// Whether [`select`](Self::select) needs creation times. They cost a request per tag, so fetch
+    /// them only for the [`candidates`](Self::candidates).
     pub fn needs_creation(&self) -> bool {
         self.newer_than.is_some() || (self.latest.is_some() && self.latest_by == LatestBy::Creation)
     }
 
-    /// The tags that the filters on names let through: each once, sorted by name. What
-    /// [`select`](Self::select) takes is always among them.
+    /// The tags that pass the filters on names, without duplicates, sorted by name. The result of
+    /// [`select`](Self::select) is always a subset of them.
     pub fn candidates(&self, tags: &[Tag]) -> Vec<Tag> {
         let unique: BTreeSet<&Tag> = tags.iter().collect();
         unique
@@ -247,11 +248,11 @@ impl TagFilter {
             .collect()
     }
 
-    /// The selected tags: newest first where `latest` is given, else sorted by name. The same
-    /// tags give the same result in whatever order they come.
+    /// The selected tags: newest first if `latest` is set, else sorted by name. The result does not
+    /// depend on the order of `tags`.
     ///
-    /// `created` is asked once per candidate, and only where [`needs_creation`](Self::needs_creation).
-    /// An image whose time of creation is not known is not newer than anything.
+    /// `created` is called once per candidate, and only if [`needs_creation`](Self::needs_creation)
+    /// is true. An image whose creation time is unknown does not count as newer than any other.
     pub fn select(
         &self,
         tags: &[Tag],
@@ -308,7 +309,7 @@ fn regex(pattern: &str) -> Result<Regex, SelectError> {
         pattern: pattern.to_owned(),
         reason,
     };
-    // Compiled alone first: what is not whole by itself must not become so in the group.
+    // Each text is compiled alone first: a malformed one must not become valid inside the group.
     let build = |text: &str| {
         regex::RegexBuilder::new(text)
             .size_limit(REGEX_SIZE)
@@ -320,7 +321,8 @@ fn regex(pattern: &str) -> Result<Regex, SelectError> {
         .map_err(|error| wrong(last_line(&error.to_string())))
 }
 
-/// The regex crate draws the pattern over several lines; its last line says what is wrong.
+/// The regex crate prints the pattern over several lines; the last line of its message says what is
+/// wrong.
 fn last_line(text: &str) -> String {
     let line = text.lines().last().unwrap_or_default().trim();
     line.strip_prefix("error: ").unwrap_or(line).to_owned()

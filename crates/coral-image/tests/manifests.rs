@@ -1,4 +1,4 @@
-//! Manifests as registries really hold them, and some that no registry should hold.
+//! Manifests as they occur in registries, and some that no registry should have.
 
 use bytes::Bytes;
 use coral_image::{
@@ -122,7 +122,7 @@ fn a_foreign_layer_is_known_by_its_type_or_its_urls() {
     ] {
         let layer = layer(media_type, urls);
         assert_eq!(layer.is_foreign(), is_foreign, "{layer:?}");
-        assert_eq!(layer.stays_at_its_urls(), stays, "{layer:?}");
+        assert_eq!(layer.must_not_be_distributed(), stays, "{layer:?}");
     }
 }
 

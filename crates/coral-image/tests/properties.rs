@@ -1,5 +1,5 @@
-//! Properties of every parser: no text and no bytes bring it down, what it takes is normalised
-//! once and for all, and what it prints it reads.
+//! Properties of every parser: no input makes it panic, accepted values are normalised once and for
+//! all, and the printed form can be parsed again.
 
 use std::fmt::{Debug, Display};
 
@@ -14,7 +14,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-/// `parse` gives the same value for what the value prints.
+/// `parse` returns the same value for the printed form of the value.
 fn check_round_trip<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>)
 where
     T: Display + Debug + PartialEq,
@@ -50,7 +50,7 @@ fn check_every_parser(text: &str) {
     }
 }
 
-/// Pieces of references, good and bad, that random letters would hardly make.
+/// Fragments of references, valid and invalid, that random characters would hardly form.
 fn reference_like() -> impl Strategy<Value = String> {
     let piece = select(vec![
         "docker.io",

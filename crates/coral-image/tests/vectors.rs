@@ -1,5 +1,5 @@
 //! The test vectors of `testdata/vectors.json`: references, destinations, platforms, selections.
-//! They are a contract: what they say may be added to, not changed.
+//! They are a contract: vectors may be added, but not changed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn vectors<T: DeserializeOwned>(part: &str) -> Vec<T> {
     vectors
 }
 
-/// Holds a failed parse against the vector, or says that it should have failed.
+/// Compares a failed parse with the vector, or says that it should have failed.
 fn check_error<T: std::fmt::Debug>(
     input: &str,
     result: Result<T, impl std::error::Error>,

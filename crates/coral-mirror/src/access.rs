@@ -10,7 +10,7 @@ use crate::copy::{Candidates, Catalogue, CopySide};
 use crate::creations::Creations;
 use crate::pace::Paces;
 
-/// What a mirror reads and writes through. Cheap to clone.
+/// The clients and credentials that a mirror uses. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MirrorAccess {
     /// Connections and tokens for sources.
@@ -58,7 +58,7 @@ pub enum MirrorAccessError {
 impl MirrorAccess {
     pub(crate) fn source(&self, repository: &Repository) -> CopySide {
         let mut site = site(&self.client, repository, &self.source_credentials);
-        site.pace = Some(self.paces.of(repository.host()));
+        site.pace = Some(self.paces.for_host(repository.host()));
         site.rate_limit = Some(self.client.rate_limit(repository.host()));
         site.bandwidth.clone_from(&self.bandwidth);
         site

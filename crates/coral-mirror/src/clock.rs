@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 /// Smaller differences mean that the wall clock is being adjusted, or that the process was
 /// interrupted between two readings.
 const SMALLEST_JUMP: SignedDuration = SignedDuration::from_secs(2);
-/// All mirrors notice the same jump within this time.
+/// Within this time, all mirrors notice the same jump.
 const SEEN_BY_ALL: Duration = Duration::from_mins(2);
 
 /// The readings of a machine's clocks at one moment.

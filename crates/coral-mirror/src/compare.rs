@@ -7,7 +7,7 @@ use futures::{StreamExt, stream};
 use crate::copy::{CopySide, Layers, Sparse, choose_children, is_for_another, is_left_out};
 use crate::expand::Wanted;
 use crate::pace::AskError;
-use crate::state::{Cause, cause_of};
+use crate::state::{Cause, retry_cause};
 
 /// How many children of a sparse index are requested at the same time.
 const AT_ONCE: usize = 8;
@@ -17,7 +17,7 @@ const AT_ONCE: usize = 8;
 pub(crate) enum Difference {
     /// The destination has what the source has.
     None {
-        /// What both names resolve to.
+        /// The digest that both names resolve to.
         digest: Digest,
         /// What it lacks on purpose, as far as was checked.
         sparse: Sparse,
@@ -89,7 +89,7 @@ impl CompareError {
         match self {
             Self::NotThere { .. } => Cause::Refusal,
             Self::Source(error) => error.cause(),
-            Self::Destination(error) => cause_of(error),
+            Self::Destination(error) => retry_cause(error),
         }
     }
 }
@@ -97,7 +97,7 @@ impl CompareError {
 /// How deep to compare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// One `HEAD` per side; a digest is only requested at the destination.
+    /// One `HEAD` per side; a digest is requested only at the destination.
     Head,
     /// Also the children of an index at the destination, and foreign layers if they are wanted:
     /// equal digests do not prove that these exist.
@@ -106,7 +106,7 @@ pub(crate) enum Depth {
 
 impl Depth {
     /// The least depth for an image.
-    pub(crate) fn of(wanted: &Wanted) -> Self {
+    pub(crate) fn for_image(wanted: &Wanted) -> Self {
         if wanted.platforms.is_empty() && !wanted.foreign_layers {
             Self::Head
         } else {
@@ -183,7 +183,7 @@ async fn compare_children(
     let mut lacks_layers = lacks_layers(destination, &root, wanted.foreign_layers).await?;
     let questions = children
         .into_iter()
-        .map(|child| look_at_child(destination, child.digest, wanted.foreign_layers));
+        .map(|child| compare_child(destination, child.digest, wanted.foreign_layers));
     let mut found = stream::iter(questions.collect::<Vec<_>>()).buffer_unordered(AT_ONCE);
     while let Some(child) = found.next().await {
         match child? {
@@ -209,7 +209,7 @@ enum Child {
 }
 
 /// Checks a child; it is read only if its foreign layers matter.
-async fn look_at_child(
+async fn compare_child(
     destination: &Endpoint,
     digest: Digest,
     foreign_layers: bool,

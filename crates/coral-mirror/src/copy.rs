@@ -82,8 +82,8 @@ pub struct CopyOptions {
     /// What the destination's name must resolve to in the end; anything else is refused before it
     /// is written. A digest as destination version has the same effect.
     pub expected: Option<Digest>,
-    /// Checks first whether the destination's name already resolves to the image; if so, only
-    /// missing content is written, not the name.
+    /// Checks first whether the destination's name already resolves to the image. If it does, only
+    /// missing content is written, and the name is left alone.
     pub look_first: bool,
 }
 
@@ -120,7 +120,7 @@ pub struct Copied {
     pub referrers: usize,
     /// Referrers and signature tags that were not copied.
     pub missed: Missed,
-    /// Whether the destination already had all of it.
+    /// Whether the destination already had everything.
     pub up_to_date: bool,
     /// What was left out on purpose.
     pub sparse: Sparse,
@@ -130,12 +130,12 @@ pub struct Copied {
 
 /// Bytes of the blobs of a copy.
 #[derive(Debug, Clone, Copy, Default)]
-struct Bytes {
+struct ByteCounts {
     moved: u64,
     spared: u64,
 }
 
-impl std::ops::AddAssign for Bytes {
+impl std::ops::AddAssign for ByteCounts {
     fn add_assign(&mut self, other: Self) {
         // Sizes come from manifests and may be wrong, so the sum must not overflow.
         self.moved = self.moved.saturating_add(other.moved);
@@ -143,7 +143,7 @@ impl std::ops::AddAssign for Bytes {
     }
 }
 
-/// Copies images. Cheap to clone; all clones share the knowledge of running copies.
+/// Copies images. Cheap to clone; all clones share the state of running copies.
 /// ```no_run
 /// use std::sync::Arc;
 ///
@@ -228,8 +228,8 @@ impl Copier {
         let arrived = match copied.await {
             Ok(arrived) => arrived,
             Err(error) => {
-                // Blobs that were believed to be there may be missing: the next attempt asks for
-                // each of them.
+                // The destination may lack blobs that were believed to be there: the next attempt
+                // checks each of them.
                 self.blobs.forget(&request.destination.registry);
                 return Err(error);
             }
@@ -248,21 +248,21 @@ impl Copier {
         })
     }
 
-    /// `asks_first`: ask for each blob first, since the blobs of an image that is already named are
-    /// most likely there.
+    /// `asks_first` checks each blob at the destination first, because the blobs of an image that
+    /// already has its name are most likely there.
     async fn copy_blobs(
         &self,
         request: &CopyRequest,
         tree: &Tree,
         asks_first: bool,
-    ) -> Result<Bytes, CopyError> {
+    ) -> Result<ByteCounts, CopyError> {
         let blobs = tree
             .blobs()
             .into_iter()
             .map(|blob| self.blobs.ensure(request, blob, asks_first));
         stream::iter(blobs.collect::<Vec<_>>())
             .buffer_unordered(self.limits.blobs_per_image.max(1))
-            .try_fold(Bytes::default(), |mut total, bytes| async move {
+            .try_fold(ByteCounts::default(), |mut total, bytes| async move {
                 total += bytes;
                 Ok(total)
             })
@@ -293,7 +293,7 @@ impl Copier {
         is_named: bool,
         found: &mut ImageReferrers,
         (depth, budget): (u8, &Budget),
-    ) -> Result<Arrived, CopyError> {
+    ) -> Result<CopiedReferrers, CopyError> {
         let root = tree.root();
         let name = &request.destination_version;
         let by_digest = Version::Digest(root.digest());
@@ -306,14 +306,14 @@ impl Copier {
                 put(request, name.clone(), root).await?;
             }
         }
-        let mut arrived = Arrived::default();
+        let mut arrived = CopiedReferrers::default();
         for referrer in &found.referrers {
             let (of, own) = (referrer.subject(), referrer.request(request));
             let copied = Box::pin(self.copy_at_depth(&own, of, depth + 1, budget)).await;
             match copied {
                 Ok(copied) => {
                     arrived.count += 1;
-                    arrived.bytes += Bytes {
+                    arrived.bytes += ByteCounts {
                         moved: copied.moved,
                         spared: copied.spared,
                     };
@@ -322,7 +322,7 @@ impl Copier {
                 Err(error) if error.is_no_referrer() => {
                     tracing::info!(referrer = %referrer.version(), reason = %error, "left out");
                 }
-                Err(error) => found.missed.add(Missed::of(&error)),
+                Err(error) => found.missed.add(Missed::from_error(&error)),
             }
         }
         if !is_named && has_referrers && name.digest().is_none() {
@@ -332,11 +332,11 @@ impl Copier {
     }
 }
 
-/// Referrers that were copied.
+/// The referrers that were copied: their number and their bytes.
 #[derive(Debug, Default)]
-struct Arrived {
+struct CopiedReferrers {
     count: usize,
-    bytes: Bytes,
+    bytes: ByteCounts,
 }
 
 /// Checks that the image is the requested one: it has the digest that is expected at the

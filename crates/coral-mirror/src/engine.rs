@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{AccessSource, MirrorAccess, MirrorAccessError};
 use crate::clock::{Clock, Logged, SystemClock};
 use crate::copy::{Copier, CopyLimits};
-use crate::inspect::{self, Confirmation, ImagePage, ImageQuery, Look};
+use crate::inspect::{self, Confirmation, ImagePage, ImageQuery, MirrorRequest};
 use crate::mirror::Mirror;
 use crate::progress::Observer;
 use crate::prune::Destination;
@@ -99,7 +99,7 @@ impl<Q: Queue + Results> Engine<Q> {
         }
     }
 
-    /// Keeps a mirror in step until `until` or `stop`, and calls `summary` after each change.
+    /// Keeps a mirror in sync until `until` or `stop`, and calls `summary` after each change.
     pub async fn run(
         &self,
         mirror: Mirror,
@@ -108,14 +108,14 @@ impl<Q: Queue + Results> Engine<Q> {
         summary: impl Fn(&Summary) + Send,
     ) -> Ended {
         self.announce(&mirror);
-        let (looks, looks_out) = inspect::channel();
+        let (requests, received) = inspect::channel();
         // Removed again when this returns, or when the task is aborted.
         let _registration = self
             .running
-            .register(&mirror.name, mirror.access.clone(), looks);
+            .register(&mirror.name, mirror.access.clone(), requests);
         let subscriptions = Subscriptions {
             results: self.wiring.queue.subscribe(),
-            looks: looks_out,
+            requests: received,
         };
         let wiring = self.wiring.clone();
         sync::run(mirror, wiring, subscriptions, until, stop, summary).await
@@ -157,23 +157,25 @@ impl<Q: Queue + Results> Engine<Q> {
         Some(mirrors.get(mirror)?.access.clone())
     }
 
-    /// Has the running mirror with this name retry at once everything that failed and waits for its
-    /// next attempt.
+    /// Makes the running mirror with this name retry at once everything that failed and waits for
+    /// its next attempt.
     pub fn retry(&self, mirror: &str) {
         let mirrors = self.running.mirrors();
         if let Some(running) = mirrors.get(mirror) {
             // A mirror whose channel is full will retry by itself.
-            let _ = running.looks.try_send(Look::Retry);
+            let _ = running.requests.try_send(MirrorRequest::Retry);
         }
     }
 
-    /// Has every mirror verify its images in these repositories of a destination at once, because
+    /// Makes every mirror verify its images in these repositories of a destination at once, because
     /// content was damaged there.
     pub fn damaged(&self, repositories: &[RepositoryPath]) {
         let repositories: Arc<[RepositoryPath]> = repositories.into();
         for running in self.running.mirrors().values() {
             // A mirror whose channel is full finds the damage at its next verification.
-            let _ = running.looks.try_send(Look::Damaged(repositories.clone()));
+            let _ = running
+                .requests
+                .try_send(MirrorRequest::Damaged(repositories.clone()));
         }
     }
 
@@ -181,9 +183,9 @@ impl<Q: Queue + Results> Engine<Q> {
     /// at their sources. Returns whether a mirror received it.
     pub fn confirm_prune(&self, mirror: &str, confirmation: Confirmation) -> bool {
         let mirrors = self.running.mirrors();
-        let look = Look::ConfirmPrune(confirmation);
+        let request = MirrorRequest::ConfirmPrune(confirmation);
         let running = mirrors.get(mirror);
-        running.is_some_and(|running| running.looks.try_send(look).is_ok())
+        running.is_some_and(|running| running.requests.try_send(request).is_ok())
     }
 
     /// Withdraws a mirror that no longer exists and wants nothing any more.
@@ -193,7 +195,7 @@ impl<Q: Queue + Results> Engine<Q> {
             .send_modify(|claims| claims.withdraw(mirror));
     }
 
-    /// Sets whether all existing mirrors were announced. While some are unknown, nothing is
+    /// Sets whether all existing mirrors have been announced. While some are unknown, nothing is
     /// deleted.
     pub fn set_completeness(&self, completeness: Completeness) {
         let incomplete = completeness == Completeness::Partial;
@@ -202,8 +204,9 @@ impl<Q: Queue + Results> Engine<Q> {
             .send_modify(|claims| claims.set_incomplete(incomplete));
     }
 
-    /// Sets which mirrors have never held an image: others do not wait for their claims. Only name
-    /// mirrors for which that is certain, since images that such a mirror does hold may be deleted.
+    /// Sets the mirrors that have never held an image, so that other mirrors do not wait for their
+    /// claims. Name only mirrors for which that is certain: images that such a mirror does hold may
+    /// be deleted.
     pub fn set_empty(&self, mirrors: BTreeSet<String>) {
         self.wiring
             .claims
@@ -212,15 +215,15 @@ impl<Q: Queue + Results> Engine<Q> {
 
     /// A page of what the running mirror with this name knows about its images; `None` if there is
     /// none.
-    pub async fn look(&self, mirror: &str, query: ImageQuery) -> Option<ImagePage> {
-        let looks = self.running.mirrors().get(mirror)?.looks.clone();
-        inspect::ask(&looks, query).await
+    pub async fn image_page(&self, mirror: &str, query: ImageQuery) -> Option<ImagePage> {
+        let requests = self.running.mirrors().get(mirror)?.requests.clone();
+        inspect::ask(&requests, query).await
     }
 
     /// Everything that the running mirror with this name knows; `None` if there is none.
     pub async fn snapshot(&self, mirror: &str) -> Option<Snapshot> {
-        let looks = self.running.mirrors().get(mirror)?.looks.clone();
-        inspect::ask_for_snapshot(&looks).await
+        let requests = self.running.mirrors().get(mirror)?.requests.clone();
+        inspect::ask_for_snapshot(&requests).await
     }
 }
 
@@ -233,7 +236,7 @@ struct RunningMirrors {
 #[derive(Debug)]
 struct Registered {
     access: MirrorAccess,
-    looks: mpsc::Sender<Look>,
+    requests: mpsc::Sender<MirrorRequest>,
     /// Distinguishes the registration of a mirror from that of its successor with the same name.
     identity: Arc<()>,
 }
@@ -257,12 +260,12 @@ impl RunningMirrors {
         self: &Arc<Self>,
         mirror: &str,
         access: MirrorAccess,
-        looks: mpsc::Sender<Look>,
+        requests: mpsc::Sender<MirrorRequest>,
     ) -> Registration {
         let identity = Arc::new(());
         let registered = Registered {
             access,
-            looks,
+            requests,
             identity: identity.clone(),
         };
         self.mirrors().insert(mirror.to_owned(), registered);

@@ -1,8 +1,8 @@
 //! Expands the settings of a mirror into single images.
 //!
-//! A tag that the destination has and the source no longer lists stays selected if the filter would
-//! select it at a source that still had it: [`Expanded::vanished`]. So it is known even after a
-//! restart which images may be the last copy.
+//! If the destination has a tag that the source no longer lists, and the filter would select it at
+//! a source that still had it, the tag stays selected: [`Expanded::vanished`]. So even after a
+//! restart it is known which images may be the last copy.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ use crate::access::MirrorAccess;
 use crate::copy::CopySide;
 use crate::pace::AskError;
 use crate::progress::Key;
-use crate::prune::subject_of;
+use crate::prune::companion_subject;
 use crate::state::Cause;
 
 /// How many creation times are requested at the same time.
@@ -47,10 +47,10 @@ pub struct Expanded {
     pub wanted: Vec<Wanted>,
     /// Images at the destination that the filter would select but the source does not list.
     pub vanished: Vec<Wanted>,
-    /// Why it is unknown which images vanished: the destination's tags could not be listed.
+    /// Why the vanished images are unknown: the destination's tags could not be listed.
     pub unlisted: Option<Error>,
-    /// Why it is unknown which tags the source has: it has manifests but no list of tags. Then only
-    /// images that are named one by one are wanted, and none counts as vanished.
+    /// Why the source's tags are unknown: it has manifests but no list of tags. Then only images
+    /// that are named one by one are wanted, and none counts as vanished.
     pub untold: Option<ExpandError>,
     /// If `select` matches none of the repository's tags: how many tags there are.
     pub unmatched: Option<usize>,
@@ -203,7 +203,7 @@ async fn filtered(
         if vanished.is_empty() {
             return Err(ExpandError::List(error));
         }
-        if !has_none_of(&source, &settings.tags, &vanished).await {
+        if !lacks_all(&source, &settings.tags, &vanished).await {
             return Ok(Filtered {
                 untold: Some(ExpandError::List(error)),
                 ..Filtered::default()
@@ -222,7 +222,7 @@ async fn filtered(
 
 /// Whether a source without a list of tags also denies having the tags themselves: those that are
 /// named, and a sample of the others.
-async fn has_none_of(source: &CopySide, named: &[Tag], others: &[Tag]) -> bool {
+async fn lacks_all(source: &CopySide, named: &[Tag], others: &[Tag]) -> bool {
     let named = named.iter().take(MAX_PROBES);
     let others = others
         .iter()
@@ -270,7 +270,7 @@ async fn selected(
 fn vanished(filter: &TagFilter, listed: &[Tag], there: &[Tag]) -> Vec<Tag> {
     let at_source: BTreeSet<&Tag> = listed.iter().collect();
     let gone = there.iter().filter(|tag| !at_source.contains(tag));
-    let gone = gone.filter(|tag| subject_of(tag).is_none());
+    let gone = gone.filter(|tag| companion_subject(tag).is_none());
     let gone: Vec<Tag> = gone.cloned().collect();
     filter.candidates(&gone)
 }

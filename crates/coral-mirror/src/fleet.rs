@@ -52,7 +52,7 @@ impl From<Prepared> for Member {
 
 /// A mirror that was started.
 #[derive(Debug)]
-pub struct Begun {
+pub struct StartedMirror {
     /// `namespace/name`.
     pub name: String,
     /// The registry that it copies to.
@@ -73,7 +73,7 @@ pub struct Applied {
     /// Names of the mirrors that were stopped because they were removed.
     pub removed: Vec<String>,
     /// The mirrors that were started.
-    pub begun: Vec<Begun>,
+    pub begun: Vec<StartedMirror>,
     /// Mirrors that stay as they were because no client could be made for them.
     pub failed: Vec<(String, Error)>,
 }
@@ -221,7 +221,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         }))
     }
 
-    fn begin(&mut self, starting: Starting) -> Begun {
+    fn begin(&mut self, starting: Starting) -> StartedMirror {
         let Starting {
             mirror,
             fingerprint,
@@ -229,7 +229,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         } = starting;
         let stop = CancellationToken::new();
         let (told, summary) = watch::channel(Summary::default());
-        let begun = Begun {
+        let begun = StartedMirror {
             name: mirror.name.clone(),
             destination: mirror.access.destination.clone(),
             prefix: mirror.settings.target.prefix().cloned(),
@@ -269,15 +269,15 @@ impl<Q: Queue + Results> Fleet<Q> {
         }
     }
 
-    /// Has the next [`Self::apply`] restart every mirror whose destination is a Registry object,
-    /// which may accept now what it refused before.
+    /// Makes the next [`Self::apply`] restart every mirror whose destination is a Registry object,
+    /// which may now accept what it refused before.
     pub fn registries_changed(&mut self) {
         for running in self.running.values_mut().filter(|r| r.registry.is_some()) {
             running.fingerprint = Digest::sha256(b"before the registry changed");
         }
     }
 
-    /// Has every mirror whose destination is the Registry object at this host retry at once what
+    /// Makes every mirror whose destination is the Registry object at this host retry at once what
     /// failed, for instance because the Registry was unavailable. Nothing else is checked.
     pub fn registry_is_back(&self, host: &Host) {
         let mirrors = self.running.iter();
@@ -287,7 +287,7 @@ impl<Q: Queue + Results> Fleet<Q> {
         }
     }
 
-    /// Ends every mirror, even during a copy, then the engine, and waits up to `patience` for
+    /// Stops every mirror, even during a copy, then the engine, and waits up to `patience` for
     /// interrupted uploads to be cancelled.
     pub async fn stop(self, patience: Duration) {
         let mut destinations = vec![];

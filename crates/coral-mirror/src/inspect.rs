@@ -1,5 +1,4 @@
-//! Requests to a running mirror from outside: what it knows about its images, page by page, and
-//! what it should do.
+//! Requests to a running mirror from outside: pages of its images, and commands.
 //!
 //! A mirror answers between two steps, from its own state; nothing is cloned without a request.
 
@@ -27,9 +26,9 @@ pub enum Confirmation {
     Annotation(Option<i64>),
 }
 
-/// Which images are requested.
+/// Selects the images of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Which {
+pub enum ImageFilter {
     /// All of them.
     #[default]
     All,
@@ -46,8 +45,8 @@ pub enum Which {
 /// A page of a mirror's images, in the order of their destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageQuery {
-    /// Which images.
-    pub which: Which,
+    /// The images to return.
+    pub which: ImageFilter,
     /// How many of these to skip.
     pub skip: usize,
     /// The most images to return.
@@ -90,7 +89,7 @@ pub struct ImagePage {
 }
 
 /// A request to a running mirror, with the channel for the answer.
-pub(crate) enum Look {
+pub(crate) enum MirrorRequest {
     /// A page of its images.
     Page(ImageQuery, oneshot::Sender<ImagePage>),
     /// Everything, in order to save it.
@@ -103,20 +102,23 @@ pub(crate) enum Look {
     ConfirmPrune(Confirmation),
 }
 
-pub(crate) fn channel() -> (mpsc::Sender<Look>, mpsc::Receiver<Look>) {
+pub(crate) fn channel() -> (mpsc::Sender<MirrorRequest>, mpsc::Receiver<MirrorRequest>) {
     mpsc::channel(MOST_WAITING)
 }
 
 /// Asks a mirror; `None` if it has ended.
-pub(crate) async fn ask(mirror: &mpsc::Sender<Look>, query: ImageQuery) -> Option<ImagePage> {
+pub(crate) async fn ask(
+    mirror: &mpsc::Sender<MirrorRequest>,
+    query: ImageQuery,
+) -> Option<ImagePage> {
     let (answer, page) = oneshot::channel();
-    mirror.send(Look::Page(query, answer)).await.ok()?;
+    mirror.send(MirrorRequest::Page(query, answer)).await.ok()?;
     page.await.ok()
 }
 
 /// Asks a mirror for everything it knows; `None` if it has ended.
-pub(crate) async fn ask_for_snapshot(mirror: &mpsc::Sender<Look>) -> Option<Snapshot> {
+pub(crate) async fn ask_for_snapshot(mirror: &mpsc::Sender<MirrorRequest>) -> Option<Snapshot> {
     let (answer, snapshot) = oneshot::channel();
-    mirror.send(Look::Snapshot(answer)).await.ok()?;
+    mirror.send(MirrorRequest::Snapshot(answer)).await.ok()?;
     snapshot.await.ok()
 }

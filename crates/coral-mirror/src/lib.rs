@@ -2,13 +2,13 @@
 //! copies them (queue), and how (copy).
 //!
 //! A pass over one mirror has these steps: `expand` what its spec selects, `compare` source and
-//! destination by digest, put what differs into the `queue`, let a `worker` `copy` it, and fold the
-//! `outcome` into `state`. `state` and the choices in `sync::ledger` are plain values driven by an
-//! explicit `now`; the rest does I/O through `coral-distribution` only. Nothing here knows a
-//! Kubernetes client. `status` describes the state of a mirror in types of the API. `engine` wires
-//! it all together for one process, and `fleet` keeps the right mirrors running in it. Start
-//! reading at [`Engine`] and [`Copier`]. A process starts one engine and runs its mirrors in it;
-//! [`Mirror`] shows how one is made.
+//! destination by digest, put the differences into the `queue`, let a `worker` `copy` them, and
+//! fold the `outcome` into `state`. `state` and the decisions in `sync::ledger` are plain values
+//! with an explicit `now`; all other modules do I/O, through `coral-distribution` only. Nothing in
+//! this crate uses a Kubernetes client. `status` describes the state of a mirror in types of the
+//! API. `engine` wires everything together for one process, and `fleet` keeps the right mirrors
+//! running in it. Start reading at [`Engine`] and [`Copier`]. A process starts one engine and runs
+//! its mirrors in it; [`Mirror`] shows how one is made.
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -65,10 +65,10 @@ pub use creations::Creations;
 pub use engine::{Completeness, Engine, EngineLimits};
 pub use expand::{Expanded, Wanted, expand};
 pub use fleet::{
-    Applied, Begun, Clients, Fallback, Fleet, Lookup, Member, NamedRegistry, PrepareError,
-    Prepared, prepare,
+    Applied, Clients, Fallback, Fleet, Lookup, Member, NamedRegistry, PrepareError, Prepared,
+    StartedMirror, prepare,
 };
-pub use inspect::{Activity, Confirmation, ImagePage, ImageQuery, ImageView, Which};
+pub use inspect::{Activity, Confirmation, ImageFilter, ImagePage, ImageQuery, ImageView};
 pub use job::Job;
 pub use metrics::{MirrorGauges, MirrorMetrics, SourceMetrics};
 pub use mirror::{Mirror, Verify};
@@ -81,7 +81,9 @@ pub use queue::{
     Delivery, Enqueued, InProcess, InProcessDelivery, Queue, QueueError, Results, Subscription,
 };
 pub use snapshot::Snapshot;
-pub use state::{Absence, Cause, ImageProgress, ImageState, NextTry, RetryPolicy, Standing, Until};
-pub use status::{MOST_FAILURES, failure_of_image, failure_of_repository, failures, name_failures};
+pub use state::{
+    Absence, Cause, FailureLevel, ImageProgress, ImageState, NextTry, RetryPolicy, Until,
+};
+pub use status::{MOST_FAILURES, failures, image_failure, name_failures, repository_failure};
 pub use sync::{Ended, Repositories, Summary};
 pub use visibility::visibility;

@@ -20,9 +20,9 @@ pub use sources::SourceMetrics;
 /// The values of a mirror's gauges.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MirrorGauges {
-    /// Whether everything that is wanted is mirrored.
+    /// Whether all wanted images are mirrored.
     pub ready: bool,
-    /// Whether it is suspended: then it has no times, and is not shown as not ready.
+    /// Whether it is suspended. A suspended mirror has no times, and is not shown as not ready.
     pub suspended: bool,
     /// Images wanted.
     pub desired: i64,

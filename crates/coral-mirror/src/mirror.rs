@@ -56,9 +56,9 @@ use crate::snapshot::Snapshot;
 pub struct Mirror {
     /// `namespace/name`.
     pub name: String,
-    /// What it wants.
+    /// The settings: which images it wants.
     pub settings: MirrorSettings,
-    /// How it gets it.
+    /// How it reaches its registries.
     pub access: MirrorAccess,
     /// Whether its settings have changed: then equal digests do not prove that every platform is
     /// there.

@@ -53,7 +53,7 @@ pub struct Failure {
 impl Failure {
     /// Whether a host name does not exist, so that a retry soon would fail the same way. A resolver
     /// that cannot answer now is another failure.
-    pub(crate) fn is_of_unknown_host(&self) -> bool {
+    pub(crate) fn is_unknown_host(&self) -> bool {
         self.cause == Cause::Refusal && self.category == Category::Dns.as_str()
     }
 
@@ -80,7 +80,7 @@ mod tests {
     fn an_outcome_survives_being_written_down() {
         let source = ImageRef::parse("quay.io/org/app:1").unwrap();
         let job = Job {
-            key: Key::of(&source),
+            key: Key::from_reference(&source),
             source,
             mirror: "default/m".into(),
             platforms: vec![],

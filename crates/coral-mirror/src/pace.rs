@@ -11,9 +11,9 @@ use coral_distribution::{Category, Error, RateLimit};
 use coral_image::Host;
 use tokio::sync::{Mutex as Queue, Notify};
 
-use crate::state::{Cause, cause_of};
+use crate::state::{Cause, retry_cause};
 pub(crate) use tempo::Purpose;
-use tempo::{Budget, Tempo, Turn};
+use tempo::{Admission, Allowance, Tempo};
 
 /// If a registry takes no requests for longer than this, the image is retried later, so that images
 /// of other registries can use the workers.
@@ -47,7 +47,7 @@ pub enum AskError {
 }
 
 impl AskError {
-    /// A bounded label for metrics and machines.
+    /// A bounded label for metrics and programs.
     pub fn category(&self) -> &'static str {
         match self {
             Self::Request(error) => error.category().as_str(),
@@ -58,7 +58,7 @@ impl AskError {
     /// What the failure asks for.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Request(error) => cause_of(error),
+            Self::Request(error) => retry_cause(error),
             Self::Closed { wait, .. } => Cause::After(*wait),
         }
     }
@@ -77,7 +77,7 @@ impl Paces {
         used
     }
 
-    pub(crate) fn of(&self, host: &Host) -> Arc<Pace> {
+    pub(crate) fn for_host(&self, host: &Host) -> Arc<Pace> {
         let mut paces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Pace::new(host.to_string()));
         paces.entry(host.clone()).or_insert_with(new).clone()
@@ -124,7 +124,7 @@ pub(crate) struct Pace {
 
 /// A request in flight.
 #[derive(Debug)]
-pub(crate) struct Asking {
+pub(crate) struct InFlightRequest {
     pace: Arc<Pace>,
     sent: Instant,
 }
@@ -184,7 +184,10 @@ impl Pace {
     }
 
     /// Waits for the turn of a request.
-    pub(crate) async fn turn(self: &Arc<Self>, purpose: Purpose) -> Result<Asking, AskError> {
+    pub(crate) async fn turn(
+        self: &Arc<Self>,
+        purpose: Purpose,
+    ) -> Result<InFlightRequest, AskError> {
         let line = match purpose {
             Purpose::Check => &self.checks,
             Purpose::Copy => &self.copies,
@@ -196,20 +199,20 @@ impl Pace {
             let now = Instant::now();
             let turn = self.tempo().admit(now, purpose);
             match turn {
-                Turn::Now => {
+                Admission::Now => {
                     self.counts.requests.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Asking {
+                    return Ok(InFlightRequest {
                         pace: Arc::clone(self),
                         sent: now,
                     });
                 }
-                Turn::WhenOneEnds => changed.await,
-                Turn::At(at) if at.duration_since(now) > PATIENCE => {
+                Admission::WhenOneEnds => changed.await,
+                Admission::At(at) if at.duration_since(now) > PATIENCE => {
                     let (host, wait) = (self.host.clone(), at.duration_since(now));
                     return Err(AskError::Closed { host, wait });
                 }
-                Turn::At(at) => {
-                    self.tell_of_wait(at.duration_since(now), now);
+                Admission::At(at) => {
+                    self.report_wait(at.duration_since(now), now);
                     tokio::select! {
                         () = changed => {}
                         () = tokio::time::sleep_until(at.into()) => {}
@@ -220,9 +223,9 @@ impl Pace {
     }
 
     /// Logs that no requests are sent, if the wait is long; not for each request.
-    fn tell_of_wait(&self, wait: Duration, now: Instant) {
+    fn report_wait(&self, wait: Duration, now: Instant) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_worth_telling(wait, told.map(|at| now.duration_since(at))) {
+        if is_worth_reporting(wait, told.map(|at| now.duration_since(at))) {
             *told = Some(now);
             let seconds = wait.as_secs_f64().ceil();
             tracing::warn!(
@@ -238,7 +241,7 @@ impl Pace {
             return;
         };
         let wait = said.reset_after.or(said.window).unwrap_or(UNKNOWN_END);
-        self.tempo().observed(Budget {
+        self.tempo().observed(Allowance {
             limit: said.limit.unwrap_or(remaining),
             remaining,
             renews: said.at.into_std() + wait.min(FARTHEST_END),
@@ -251,7 +254,7 @@ impl Pace {
     }
 }
 
-impl Asking {
+impl InFlightRequest {
     /// Ends the request, with its error if there was one.
     pub(crate) fn ends(self, error: Option<&Error>) {
         let now = Instant::now();
@@ -267,7 +270,7 @@ impl Asking {
     }
 }
 
-impl Drop for Asking {
+impl Drop for InFlightRequest {
     fn drop(&mut self) {
         self.pace.tempo().ended();
         self.pace.changed.notify_waiters();
@@ -275,7 +278,7 @@ impl Drop for Asking {
 }
 
 /// Whether to report a wait, given the time since the last report.
-fn is_worth_telling(wait: Duration, since: Option<Duration>) -> bool {
+fn is_worth_reporting(wait: Duration, since: Option<Duration>) -> bool {
     wait >= LONG && since.is_none_or(|since| since >= TELL_EVERY)
 }
 
@@ -297,7 +300,7 @@ mod tests {
     #[tokio::test]
     async fn requests_refusals_and_what_is_left_are_counted_by_host() {
         let (paces, host) = (Paces::default(), Host::parse("reg.example").unwrap());
-        let pace = paces.of(&host);
+        let pace = paces.for_host(&host);
         let limit = RateLimit {
             limit: Some(100),
             remaining: Some(7),
@@ -310,7 +313,7 @@ mod tests {
             .ask(Purpose::Copy, || async { Ok::<_, Error>(()) })
             .await;
         asked.unwrap();
-        let other = paces.of(&Host::parse("a.example").unwrap());
+        let other = paces.for_host(&Host::parse("a.example").unwrap());
         assert_eq!(other.used().left, None);
         let used = paces.used();
         let expected = SourceUse {
@@ -327,9 +330,9 @@ mod tests {
     #[test]
     fn a_long_wait_is_told_of_once_a_minute() {
         let seconds = Duration::from_secs;
-        assert!(is_worth_telling(seconds(5), None));
-        assert!(!is_worth_telling(seconds(4), None));
-        assert!(!is_worth_telling(seconds(20), Some(seconds(59))));
-        assert!(is_worth_telling(seconds(20), Some(seconds(60))));
+        assert!(is_worth_reporting(seconds(5), None));
+        assert!(!is_worth_reporting(seconds(4), None));
+        assert!(!is_worth_reporting(seconds(20), Some(seconds(59))));
+        assert!(is_worth_reporting(seconds(20), Some(seconds(60))));
     }
 }

@@ -16,7 +16,7 @@ use crate::copy::{CopyOptions, CopyRequest, Layers, Side, read_tree};
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
 use crate::mirror::Mirror;
 use crate::progress::Key;
-use crate::prune::{Claims, PruneError, Wishes, doomed};
+use crate::prune::{Claims, CombinedClaims, PruneError, tags_to_delete};
 use crate::state::{Absence, pinned};
 use crate::sync::would_pause;
 
@@ -219,11 +219,12 @@ pub async fn plan_prune(mirrors: &[Mirror], planned: &[Vec<Planned>]) -> Vec<(us
             let selected = planned[number]
                 .iter()
                 .any(|p| p.key.as_ref().is_some_and(|k| k.repository == place));
-            let Wishes::Known(wanted) = claims.of(&mirror.destination(), &place) else {
+            let CombinedClaims::Known(wanted) = claims.combined(&mirror.destination(), &place)
+            else {
                 continue;
             };
             if selected && seen.insert(place.clone()) {
-                let found = deletions_of(mirror, settings, &place, &wanted, prune).await;
+                let found = planned_deletions(mirror, settings, &place, &wanted, prune).await;
                 deletions.extend(found.into_iter().map(|planned| (number, planned)));
             }
         }
@@ -255,7 +256,7 @@ fn claim(claims: &mut Claims, mirror: &Mirror, planned: &[Planned]) {
     }
 }
 
-async fn deletions_of(
+async fn planned_deletions(
     mirror: &Mirror,
     settings: &RepositorySettings,
     place: &Repository,
@@ -263,7 +264,7 @@ async fn deletions_of(
     prune: &PruneSettings,
 ) -> Vec<Planned> {
     let destination = mirror.access.destination(place).endpoint;
-    match doomed(&destination, wanted, &prune.keep).await {
+    match tags_to_delete(&destination, wanted, &prune.keep).await {
         Ok(tags) => {
             let planned = |tag: Tag| Planned {
                 source: settings.repository.tagged(tag.clone()).to_string(),
@@ -309,7 +310,7 @@ async fn missing(access: &MirrorAccess, drift: Drift, wanted: &Wanted) -> Result
         report: Arc::new(|_| {}),
     };
     let (from, to) = (&request.source, &request.destination);
-    let found = Box::pin(compare(from, to, wanted, Depth::of(wanted))).await;
+    let found = Box::pin(compare(from, to, wanted, Depth::for_image(wanted))).await;
     let mut named = None;
     match found.map_err(|e| error_chain(&e))? {
         // The source may have its foreign layers.

@@ -7,7 +7,7 @@ use coral_image::{Digest, ImageRef, Repository, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::copy::Sparse;
-use crate::state::{NextTry, Standing};
+use crate::state::{FailureLevel, NextTry};
 
 /// One image at its destination: the identity of a job, a state and a progress bar. Two sources for
 /// one key are a conflict; one source in two mirrors is shared.
@@ -30,7 +30,7 @@ impl fmt::Display for Key {
 
 impl Key {
     /// The key of an image at its destination; if the reference has a digest, the key uses it.
-    pub fn of(image: &ImageRef) -> Self {
+    pub fn from_reference(image: &ImageRef) -> Self {
         Self {
             repository: image.repository().clone(),
             version: image.version(),
@@ -143,7 +143,7 @@ pub enum Event<'a> {
         /// How many failures in a row this was.
         attempts: u32,
         /// Whether that has reached the limit.
-        standing: Standing,
+        level: FailureLevel,
         /// When it is retried.
         next: NextTry,
     },

@@ -46,7 +46,7 @@ enum Claim {
 
 /// What all mirrors together want in a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Wishes {
+pub(crate) enum CombinedClaims {
     /// Some mirrors have not listed it yet.
     NotYet,
     /// Some could not find out, so nothing may be deleted.
@@ -58,7 +58,7 @@ pub(crate) enum Wishes {
 /// What every mirror of the process wants.
 #[derive(Debug, Default)]
 pub(crate) struct Claims {
-    mirrors: BTreeMap<String, Claimed>,
+    mirrors: BTreeMap<String, MirrorClaims>,
     incomplete: bool,
     /// Mirrors that have never held an image.
     empty: BTreeSet<String>,
@@ -66,7 +66,7 @@ pub(crate) struct Claims {
 
 /// What one mirror wants.
 #[derive(Debug)]
-struct Claimed {
+struct MirrorClaims {
     destination: Destination,
     places: Vec<(Repository, Claim)>,
     /// Whether it has wanted something since the process began: it may have copied it, whatever is
@@ -87,7 +87,7 @@ impl Claims {
             .map(|repository| (repository, Claim::NotYet));
         let places = places.collect();
         let before = self.mirrors.get(mirror);
-        let claimed = Claimed {
+        let claimed = MirrorClaims {
             destination,
             places,
             has_wanted: before.is_some_and(|before| before.has_wanted),
@@ -101,7 +101,7 @@ impl Claims {
     }
 
     /// Sets the mirrors, including future ones, that have never held an image and so have none to
-    /// lose: their claims count once they are known, but are not waited for. Returns whether that
+    /// lose. Their claims count once they are known, but are not waited for. Returns whether that
     /// is new.
     pub(crate) fn set_empty(&mut self, mirrors: BTreeSet<String>) -> bool {
         let is_new = self.empty != mirrors;
@@ -172,20 +172,24 @@ impl Claims {
     /// What all mirrors together want in a repository of this registry. Registries with different
     /// addresses count as the same one, except Registry objects: a host can have many names, and
     /// keeping too much does no harm.
-    pub(crate) fn of(&self, destination: &Destination, repository: &Repository) -> Wishes {
+    pub(crate) fn combined(
+        &self,
+        destination: &Destination,
+        repository: &Repository,
+    ) -> CombinedClaims {
         let mut together = BTreeSet::new();
         let mut not_yet = false;
         for (_, claim) in self.claims(destination, repository) {
             match claim {
-                Claim::Unknown => return Wishes::Unknown,
+                Claim::Unknown => return CombinedClaims::Unknown,
                 Claim::NotYet => not_yet = true,
                 Claim::Known(wanted) => together.extend(wanted.iter().cloned()),
             }
         }
         match (self.incomplete, not_yet) {
-            (true, _) => Wishes::Unknown,
-            (_, true) => Wishes::NotYet,
-            _ => Wishes::Known(together),
+            (true, _) => CombinedClaims::Unknown,
+            (_, true) => CombinedClaims::NotYet,
+            _ => CombinedClaims::Known(together),
         }
     }
 }
@@ -239,14 +243,14 @@ pub(crate) async fn prune(
     settings: &PruneSettings,
     caution: &Caution,
 ) -> Result<Pruned, PruneError> {
-    let (doomed, kept) = find(destination, wanted, &settings.keep).await?;
+    let (tags_to_delete, kept) = find(destination, wanted, &settings.keep).await?;
     if settings.dry_run {
-        return Ok(Pruned::Done(doomed));
+        return Ok(Pruned::Done(tags_to_delete));
     }
-    if is_doubtful(&doomed, kept, caution) {
-        return Ok(Pruned::Doubted(doomed));
+    if is_doubtful(&tags_to_delete, kept, caution) {
+        return Ok(Pruned::Doubted(tags_to_delete));
     }
-    for tag in &doomed {
+    for tag in &tags_to_delete {
         match destination.delete(&Version::Tag(tag.clone())).await {
             Err(source) if source.category() != Category::NotFound => {
                 let tag = tag.clone();
@@ -256,26 +260,26 @@ pub(crate) async fn prune(
             _ => {}
         }
     }
-    Ok(Pruned::Done(doomed))
+    Ok(Pruned::Done(tags_to_delete))
 }
 
 /// Whether so many tags would be deleted that the selection is checked once more. Pure.
-fn is_doubtful(doomed: &[Tag], kept: usize, caution: &Caution) -> bool {
+fn is_doubtful(tags_to_delete: &[Tag], kept: usize, caution: &Caution) -> bool {
     match caution {
         Caution::None => false,
-        Caution::Twice(before) => doomed.len() > kept && doomed != before,
+        Caution::Twice(before) => tags_to_delete.len() > kept && tags_to_delete != before,
     }
 }
 
 /// The tags to delete: images first, then the signatures of images that are deleted with them.
-pub(crate) async fn doomed(
+pub(crate) async fn tags_to_delete(
     destination: &Endpoint,
     wanted: &BTreeSet<Version>,
     keep: &TagPatterns,
 ) -> Result<Vec<Tag>, PruneError> {
     find(destination, wanted, keep)
         .await
-        .map(|(doomed, _)| doomed)
+        .map(|(tags_to_delete, _)| tags_to_delete)
 }
 
 /// The tags to delete, and how many images stay.
@@ -290,15 +294,19 @@ async fn find(
         Err(error) => return Err(PruneError::List(error)),
     };
     let Sorted {
-        mut doomed,
+        mut tags_to_delete,
         kept,
         companions,
     } = sort(present, wanted, keep);
     let staying = kept.len();
-    if doomed.is_empty() || companions.is_empty() {
-        return Ok((doomed, staying));
+    if tags_to_delete.is_empty() || companions.is_empty() {
+        return Ok((tags_to_delete, staying));
     }
-    let going = digests(destination, doomed.iter().cloned().map(Version::Tag)).await?;
+    let going = digests(
+        destination,
+        tags_to_delete.iter().cloned().map(Version::Tag),
+    )
+    .await?;
     let mut companions: Vec<_> = companions
         .into_iter()
         .filter(|(_, s)| going.contains(s))
@@ -309,14 +317,14 @@ async fn find(
         let kept = digests(destination, kept).await?;
         companions.retain(|(_, subject)| !kept.contains(subject));
     }
-    doomed.extend(companions.into_iter().map(|(tag, _)| tag));
-    Ok((doomed, staying))
+    tags_to_delete.extend(companions.into_iter().map(|(tag, _)| tag));
+    Ok((tags_to_delete, staying))
 }
 
 /// The tags of a repository, sorted by what happens to them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sorted {
-    doomed: Vec<Tag>,
+    tags_to_delete: Vec<Tag>,
     kept: Vec<Tag>,
     /// Tags that belong to the image of a digest: signatures, lists of referrers.
     companions: Vec<(Tag, Digest)>,
@@ -328,17 +336,17 @@ fn sort(present: Vec<Tag>, wanted: &BTreeSet<Version>, keep: &TagPatterns) -> So
     for tag in present {
         if wanted.contains(&Version::Tag(tag.clone())) || keep.matches(tag.as_str()) {
             sorted.kept.push(tag);
-        } else if let Some(subject) = subject_of(&tag) {
+        } else if let Some(subject) = companion_subject(&tag) {
             sorted.companions.push((tag, subject));
         } else {
-            sorted.doomed.push(tag);
+            sorted.tags_to_delete.push(tag);
         }
     }
     sorted
 }
 
-/// The digest that a tag such as `sha256-<hex>.sig` or `sha256-<hex>` is about.
-pub(crate) fn subject_of(tag: &Tag) -> Option<Digest> {
+/// The digest that a tag such as `sha256-<hex>.sig` or `sha256-<hex>` belongs to.
+pub(crate) fn companion_subject(tag: &Tag) -> Option<Digest> {
     let stem = tag.as_str().split('.').next()?;
     let (algorithm, hex) = stem.split_once('-')?;
     let known = [Algorithm::Sha256, Algorithm::Sha512];
@@ -390,7 +398,7 @@ mod tests {
         let present = tags(&["1", "2", "2-lts", &signature, "sha256-short"]);
         let keep = TagPatterns::compile("keep", &["*-lts".to_owned()]).unwrap();
         let sorted = sort(present, &wanted(&["1", "3"]), &keep);
-        assert_eq!(sorted.doomed, tags(&["2", "sha256-short"]));
+        assert_eq!(sorted.tags_to_delete, tags(&["2", "sha256-short"]));
         assert_eq!(sorted.kept, tags(&["1", "2-lts"]));
         assert_eq!(sorted.companions.len(), 1);
     }
@@ -405,9 +413,12 @@ mod tests {
         claims.known("a/m", 0, wanted(&["1"]));
         claims.announce("b/m", theirs, [app.clone()]);
         claims.unknown("b/m", 0);
-        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1"])));
+        assert_eq!(
+            claims.combined(&ours, &app),
+            CombinedClaims::Known(wanted(&["1"]))
+        );
         claims.announce("c/m", Destination::Anywhere, [app.clone()]);
-        assert_eq!(claims.of(&ours, &app), Wishes::NotYet);
+        assert_eq!(claims.combined(&ours, &app), CombinedClaims::NotYet);
     }
 
     /// Regression: a mirror by an address that never copied anything kept all mirrors of its sources
@@ -421,14 +432,20 @@ mod tests {
         claims.known("a/m", 0, wanted(&["1"]));
         claims.announce("tenant/m", Destination::Anywhere, [app.clone()]);
         claims.unknown("tenant/m", 0);
-        assert_eq!(claims.of(&ours, &app), Wishes::Unknown);
+        assert_eq!(claims.combined(&ours, &app), CombinedClaims::Unknown);
         assert_eq!(claims.held_by(&ours, &app), Some("tenant/m"));
         let empty = BTreeSet::from(["tenant/m".to_owned()]);
         assert!(claims.set_empty(empty.clone()) && !claims.set_empty(empty));
-        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1"])));
+        assert_eq!(
+            claims.combined(&ours, &app),
+            CombinedClaims::Known(wanted(&["1"]))
+        );
         assert_eq!(claims.held_by(&ours, &app), None);
         claims.known("tenant/m", 0, wanted(&["2"]));
-        assert_eq!(claims.of(&ours, &app), Wishes::Known(wanted(&["1", "2"])));
+        assert_eq!(
+            claims.combined(&ours, &app),
+            CombinedClaims::Known(wanted(&["1", "2"]))
+        );
     }
 
     /// Images that it copied since may be missing from its status: a server that accepts no writes
@@ -441,9 +458,15 @@ mod tests {
         claims.set_empty(BTreeSet::from(["tenant/m".to_owned()]));
         claims.known("tenant/m", 0, wanted(&["2"]));
         claims.unknown("tenant/m", 0);
-        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
+        assert_eq!(
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::Unknown
+        );
         claims.announce("tenant/m", Destination::Anywhere, [app.clone()]);
-        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::NotYet);
+        assert_eq!(
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::NotYet
+        );
     }
 
     #[test]
@@ -457,26 +480,35 @@ mod tests {
             [repository("local:5000/quay.io/other"), app.clone()],
         );
         claims.known("a", 0, wanted(&["1"]));
-        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::NotYet);
+        assert_eq!(
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::NotYet
+        );
         claims.known("b", 1, wanted(&["2"]));
         assert_eq!(
-            claims.of(&Destination::Anywhere, &app),
-            Wishes::Known(wanted(&["1", "2"]))
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::Known(wanted(&["1", "2"]))
         );
         claims.unknown("b", 1);
-        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
+        assert_eq!(
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::Unknown
+        );
         // The same registry by another of its names.
         let elsewhere = repository("127.0.0.1:5000/quay.io/app");
         assert_eq!(
-            claims.of(&Destination::Anywhere, &elsewhere),
-            Wishes::Unknown
+            claims.combined(&Destination::Anywhere, &elsewhere),
+            CombinedClaims::Unknown
         );
         claims.withdraw("b");
         assert_eq!(
-            claims.of(&Destination::Anywhere, &app),
-            Wishes::Known(wanted(&["1"]))
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::Known(wanted(&["1"]))
         );
         claims.set_incomplete(true);
-        assert_eq!(claims.of(&Destination::Anywhere, &app), Wishes::Unknown);
+        assert_eq!(
+            claims.combined(&Destination::Anywhere, &app),
+            CombinedClaims::Unknown
+        );
     }
 }

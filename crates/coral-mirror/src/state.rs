@@ -105,7 +105,7 @@ pub enum NextTry {
 
 impl NextTry {
     /// When the next attempt is, after a failure of this cause at `now`.
-    pub fn of(status: &ImageProgress, cause: Cause, now: Timestamp) -> Self {
+    pub fn after_failure(status: &ImageProgress, cause: Cause, now: Timestamp) -> Self {
         match (status.next_try, cause) {
             (Some(at), _) => Self::In(at.duration_since(now).unsigned_abs()),
             (None, Cause::After(asked)) => Self::ComeBackIn(asked),
@@ -114,9 +114,9 @@ impl NextTry {
     }
 }
 
-/// How long something has been failing.
+/// Whether failures in a row have reached the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum FailureLevel {
     /// Fewer times in a row than the limit.
     Failing,
     /// As often as the limit, or more.
@@ -135,21 +135,21 @@ pub enum ImageState {
     /// Failed as often as the limit, or more.
     Error(String),
     /// The destination has no space for it now, which is not a failure.
-    Waiting(Lack),
+    Waiting(MissingSpace),
     /// Complete at the destination, and gone at its source.
     SourceGone(Absence),
 }
 
-/// What an image lacks at a destination that is full.
+/// The space that an image lacks at a full destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lack {
+pub struct MissingSpace {
     /// Bytes that are known to be needed; 0 if unknown.
     pub needed: u64,
     /// Free bytes, if the destination reports them.
     pub free: Option<u64>,
 }
 
-impl std::fmt::Display for Lack {
+impl std::fmt::Display for MissingSpace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("waiting for space at the destination")?;
         if self.needed > 0 {
@@ -270,7 +270,7 @@ impl ImageProgress {
     /// Records that the destination had no space for the image. It is retried once the destination
     /// reports enough space; if the destination reports nothing, after the longest wait of all.
     /// Attempts count refusals by a destination that had reported enough space.
-    pub fn waits_for_room(&mut self, lack: Lack, now: Timestamp) {
+    pub fn wait_for_space(&mut self, lack: MissingSpace, now: Timestamp) {
         let attempts = match self.state {
             ImageState::Waiting(_) => self.attempts.saturating_add(1),
             _ => 0,
@@ -279,11 +279,11 @@ impl ImageProgress {
             attempts,
             ..Self::default()
         };
-        self.goes_on_waiting(lack, now);
+        self.keep_waiting(lack, now);
     }
 
     /// Records that the destination was asked and still has no space.
-    pub fn goes_on_waiting(&mut self, lack: Lack, now: Timestamp) {
+    pub fn keep_waiting(&mut self, lack: MissingSpace, now: Timestamp) {
         self.state = ImageState::Waiting(lack);
         self.next_try = now.checked_add(MAX_BACKOFF).ok();
     }
@@ -308,11 +308,11 @@ impl ImageProgress {
         self.next_try.is_some_and(|at| at > now)
     }
 
-    /// How long it has been failing.
-    pub fn standing(&self) -> Standing {
+    /// Whether failures in a row have reached the limit.
+    pub fn level(&self) -> FailureLevel {
         match self.state {
-            ImageState::Error(_) => Standing::InError,
-            _ => Standing::Failing,
+            ImageState::Error(_) => FailureLevel::InError,
+            _ => FailureLevel::Failing,
         }
     }
 
@@ -323,7 +323,7 @@ impl ImageProgress {
 }
 
 /// What has to happen before a retry of a failed request can help.
-pub(crate) fn cause_of(error: &Error) -> Cause {
+pub(crate) fn retry_cause(error: &Error) -> Cause {
     match error.disposition() {
         Disposition::Retry => Cause::Transient,
         Disposition::RetryAfter(wait) => Cause::After(wait),
@@ -411,8 +411,8 @@ mod tests {
     #[test]
     fn what_waits_for_room_has_not_failed_and_says_what_it_lacks() {
         let mut status = failed_times(2, Cause::Transient);
-        let lack = |needed, free| Lack { needed, free };
-        status.waits_for_room(lack(3 << 30, Some(1 << 20)), at(1000));
+        let lack = |needed, free| MissingSpace { needed, free };
+        status.wait_for_space(lack(3 << 30, Some(1 << 20)), at(1000));
         assert_eq!((status.attempts, status.next_try), (0, Some(at(1600))));
         let ImageState::Waiting(said) = status.state else {
             panic!("{status:?}");
@@ -436,7 +436,7 @@ mod tests {
     fn a_failure_says_when_it_is_tried_again_or_when_to_come_back() {
         let hour = Cause::After(Duration::from_hours(1));
         let mut status = failed_times(1, hour);
-        let told = |status: &ImageProgress, cause| NextTry::of(status, cause, at(1000));
+        let told = |status: &ImageProgress, cause| NextTry::after_failure(status, cause, at(1000));
         assert_eq!(told(&status, hour), NextTry::In(Duration::from_mins(10)));
         status.next_try = None;
         let back = NextTry::ComeBackIn(Duration::from_hours(1));

@@ -79,8 +79,8 @@ pub fn failures<'a>(
     repositories: &[MirroredRepository],
     images: impl IntoIterator<Item = &'a MirroredImage>,
 ) -> Vec<MirrorFailure> {
-    let repositories = repositories.iter().filter_map(failure_of_repository);
-    let images = images.into_iter().filter_map(failure_of_image);
+    let repositories = repositories.iter().filter_map(repository_failure);
+    let images = images.into_iter().filter_map(image_failure);
     repositories.chain(images).collect()
 }
 
@@ -97,7 +97,7 @@ pub fn name_failures(
 }
 
 /// Why a repository's tags could not be listed or deleted; `None` if they could.
-pub fn failure_of_repository(repository: &MirroredRepository) -> Option<MirrorFailure> {
+pub fn repository_failure(repository: &MirroredRepository) -> Option<MirrorFailure> {
     Some(MirrorFailure {
         reference: repository.name.clone(),
         reason: Some("Repository".to_owned()),
@@ -108,7 +108,7 @@ pub fn failure_of_repository(repository: &MirroredRepository) -> Option<MirrorFa
 }
 
 /// Why an image could not be compared or copied; `None` if the last attempt succeeded.
-pub fn failure_of_image(image: &MirroredImage) -> Option<MirrorFailure> {
+pub fn image_failure(image: &MirroredImage) -> Option<MirrorFailure> {
     let next = image.next_attempt.as_ref().and_then(|at| at.parse().ok());
     image.has_failed().then(|| MirrorFailure {
         reference: image.reference.clone(),

@@ -1,9 +1,10 @@
 //! Keeps one mirror in sync: list, compare, enqueue, fold in results, wait, repeat.
 //!
 //! Decisions are made by values without I/O: the [`Ledger`] decides what is due (as [`Action`]s),
-//! [`Turns`] which image is copied next, and [`judge`] what an outcome means. The [`Driver`]
+//! [`CopySlots`] which image is copied next, and [`judge`] what an outcome means. The [`Driver`]
 //! carries them out.
 
+mod copy_slots;
 mod found;
 mod guard;
 mod ledger;
@@ -11,7 +12,6 @@ mod report;
 mod room;
 mod summary;
 mod timing;
-mod turns;
 mod upkeep;
 mod verdict;
 
@@ -32,7 +32,7 @@ use crate::clock::{Clock, Frame, Logged};
 use crate::compare::{CompareError, Depth, Difference, compare};
 use crate::copy::CopyError;
 use crate::expand::{ExpandError, Expanded, Wanted, expand};
-use crate::inspect::Look;
+use crate::inspect::MirrorRequest;
 use crate::job::Job;
 use crate::mirror::{Mirror, Verify};
 use crate::outcome::{Failure, Outcome};
@@ -41,12 +41,12 @@ use crate::prune::{Claims, PruneError, Pruned};
 use crate::queue::{Enqueued, Queue, Subscription};
 use crate::snapshot::Snapshot;
 use crate::state::{RetryPolicy, Until};
+use copy_slots::CopySlots;
 use guard::Guard;
 pub(crate) use guard::would_pause;
 use ledger::{Action, Ledger, Trust, Verification};
-use room::RoomWatch;
+use room::SpaceWatch;
 use timing::{first_pass, next_pass, sleep_until};
-use turns::Turns;
 use verdict::{Verdict, judge};
 
 pub use summary::{Ended, Repositories, Summary};
@@ -76,7 +76,7 @@ pub(crate) struct Subscriptions {
     /// Outcomes of all jobs, since two mirrors may want the same image.
     pub(crate) results: Subscription,
     /// Requests about its images.
-    pub(crate) looks: mpsc::Receiver<Look>,
+    pub(crate) requests: mpsc::Receiver<MirrorRequest>,
 }
 
 /// Keeps a mirror in sync, and calls `summary` after each change.
@@ -104,8 +104,8 @@ fn verification(mirror: &Mirror, until: Until) -> Option<Verification> {
     wanted.then_some(Verification { every, at_once })
 }
 
-/// The result of a background request.
-enum Found {
+/// The result of a background task.
+enum BackgroundResult {
     Expanded(usize, Result<Expanded, ExpandError>),
     Compared(Key, Result<Difference, CompareError>),
     Verified(Key, Result<BTreeSet<Digest>, CopyError>),
@@ -120,7 +120,7 @@ struct Driver<Q: Queue> {
     subscriptions: Subscriptions,
     frame: Frame,
     ledger: Ledger,
-    questions: FuturesUnordered<BoxFuture<'static, Found>>,
+    questions: FuturesUnordered<BoxFuture<'static, BackgroundResult>>,
     hosts: HashMap<Host, Arc<Semaphore>>,
     /// How many repositories are being listed.
     expanding: usize,
@@ -140,9 +140,9 @@ struct Driver<Q: Queue> {
     doubted: HashMap<usize, Vec<Tag>>,
     /// Whether deletions are paused.
     guard: Guard,
-    room: RoomWatch,
+    room: SpaceWatch,
     until: Until,
-    turns: Turns,
+    copy_slots: CopySlots,
 }
 
 impl<Q: Queue> Driver<Q> {
@@ -174,7 +174,7 @@ impl<Q: Queue> Driver<Q> {
         let before = mirror.restored.as_ref().map(|snapshot| snapshot.pruning);
         let guard = Guard::restored(before);
         let (questions, hosts) = (FuturesUnordered::new(), HashMap::new());
-        let turns = Turns::new(mirror.settings.limits.copies.unwrap_or(usize::MAX));
+        let copy_slots = CopySlots::new(mirror.settings.limits.copies.unwrap_or(usize::MAX));
         Self {
             mirror,
             wiring,
@@ -194,9 +194,9 @@ impl<Q: Queue> Driver<Q> {
             held_back: BTreeMap::new(),
             doubted: HashMap::new(),
             guard,
-            room: RoomWatch::default(),
+            room: SpaceWatch::default(),
             until,
-            turns,
+            copy_slots,
         }
     }
 
@@ -225,22 +225,24 @@ impl<Q: Queue> Driver<Q> {
                 () = stop.cancelled() => return state,
                 Some(found) = self.questions.next() => self.fold_in(found).await,
                 Some(outcome) = self.subscriptions.results.next() => self.fold_in_outcome(&outcome).await,
-                Some(look) = self.subscriptions.looks.recv() => self.answer(look),
+                Some(request) = self.subscriptions.requests.recv() => self.answer(request),
                 Ok(()) = self.claims.changed(), if !self.to_prune.is_empty() => {}
                 () = sleep_until(wake_at, now) => {}
             }
         }
     }
 
-    fn answer(&mut self, look: Look) {
+    fn answer(&mut self, request: MirrorRequest) {
         let settings = &self.mirror.settings.repositories;
         // The requester may have gone away.
-        match look {
-            Look::ConfirmPrune(confirmation) => self.confirm_prune(confirmation),
-            Look::Page(query, answer) => drop(answer.send(self.ledger.page(&query, settings))),
-            Look::Retry => self.ledger.retry(),
-            Look::Damaged(paths) => self.ledger.damaged(&paths, self.frame.now()),
-            Look::Snapshot(answer) => drop(answer.send(self.snapshot())),
+        match request {
+            MirrorRequest::ConfirmPrune(confirmation) => self.confirm_prune(confirmation),
+            MirrorRequest::Page(query, answer) => {
+                drop(answer.send(self.ledger.page(&query, settings)))
+            }
+            MirrorRequest::Retry => self.ledger.retry(),
+            MirrorRequest::Damaged(paths) => self.ledger.damaged(&paths, self.frame.now()),
+            MirrorRequest::Snapshot(answer) => drop(answer.send(self.snapshot())),
         }
     }
 
@@ -331,7 +333,7 @@ impl<Q: Queue> Driver<Q> {
                 let _turn = host.acquire().await;
                 // Created when its turn comes: thousands may wait, and each future is large.
                 let expanded = expand(&access, &settings, now).boxed().await;
-                Found::Expanded(repository, expanded)
+                BackgroundResult::Expanded(repository, expanded)
             }
             .boxed(),
         );
@@ -343,7 +345,7 @@ impl<Q: Queue> Driver<Q> {
         if first_look {
             Depth::Children
         } else {
-            Depth::of(wanted)
+            Depth::for_image(wanted)
         }
     }
 
@@ -358,7 +360,7 @@ impl<Q: Queue> Driver<Q> {
                 // Created when its turn comes: thousands may wait, and each future is large.
                 let compared = compare(&source, &destination, &wanted, depth);
                 let found = compared.boxed().await;
-                Found::Compared(wanted.key, found)
+                BackgroundResult::Compared(wanted.key, found)
             }
             .boxed(),
         );
@@ -369,16 +371,18 @@ impl<Q: Queue> Driver<Q> {
         self.hosts.entry(host.clone()).or_insert_with(new).clone()
     }
 
-    async fn fold_in(&mut self, found: Found) {
+    async fn fold_in(&mut self, found: BackgroundResult) {
         match found {
-            Found::Expanded(repository, expanded) => {
+            BackgroundResult::Expanded(repository, expanded) => {
                 self.expanding -= 1;
                 self.fold_in_expanded(repository, expanded);
             }
-            Found::Compared(key, compared) => self.fold_in_compared(&key, compared).await,
-            Found::Verified(key, found) => self.fold_in_verified(&key, found).await,
-            Found::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),
-            Found::Room(room) => self.fold_in_room(room),
+            BackgroundResult::Compared(key, compared) => {
+                self.fold_in_compared(&key, compared).await
+            }
+            BackgroundResult::Verified(key, found) => self.fold_in_verified(&key, found).await,
+            BackgroundResult::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),
+            BackgroundResult::Room(room) => self.fold_in_room(room),
         }
     }
 
@@ -387,13 +391,13 @@ impl<Q: Queue> Driver<Q> {
         let Some(wanted) = self.ledger.copying(key) else {
             return;
         };
-        if !self.turns.ask(key) {
+        if !self.copy_slots.ask(key) {
             return;
         }
         let job = Job {
             broken: self.ledger.broken(key),
             completes: self.ledger.completes(key),
-            source: self.source_of(&wanted),
+            source: self.copy_source(&wanted),
             key: wanted.key,
             mirror: self.mirror.name.clone(),
             platforms: wanted.platforms,
@@ -405,7 +409,7 @@ impl<Q: Queue> Driver<Q> {
             Ok(Enqueued::Queued | Enqueued::AlreadyInFlight) => {}
             Err(error) => {
                 let failure = Failure::transient(error_chain(&error), "queue");
-                for key in self.turns.give_up(key) {
+                for key in self.copy_slots.give_up(key) {
                     self.image_failed(&key, failure.clone());
                 }
             }
@@ -414,9 +418,9 @@ impl<Q: Queue> Driver<Q> {
 
     async fn fold_in_outcome(&mut self, outcome: &Outcome) {
         let job = &outcome.job;
-        self.turns.ended(&job.key);
+        self.copy_slots.ended(&job.key);
         // An image that is no longer wanted passes its turn to the next one.
-        while let Some(next) = self.turns.next() {
+        while let Some(next) = self.copy_slots.next() {
             self.enqueue(&next).await;
         }
         let Some(wanted) = self.ledger.being_copied(&job.key) else {

@@ -146,7 +146,7 @@ impl<Q: Queue, A: AccessSource> Worker<Q, A> {
             report,
         };
         let copied = self.copier.copy(&request).await;
-        let copied = copied.map_err(|error| failure_of(&error))?;
+        let copied = copied.map_err(|error| copy_failure(&error))?;
         let copied = if job.completes.is_none() {
             self.with_what_was_missed(request, copied).await
         } else {
@@ -211,7 +211,7 @@ impl Drop for Running {
     }
 }
 
-fn failure_of(error: &CopyError) -> Failure {
+fn copy_failure(error: &CopyError) -> Failure {
     Failure {
         error: error_chain(error),
         category: error.category().into(),

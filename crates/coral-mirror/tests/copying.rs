@@ -1,4 +1,4 @@
-//! The copy engine and the mirror loop, between two registries that count what they are asked.
+//! The copy engine and the mirror loop, between two registries that count their requests.
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
 
@@ -168,7 +168,7 @@ impl Pair {
             .await
     }
 
-    /// Where a source's path lands.
+    /// The path at the destination of a source's path.
     fn landed(&self, path: &str) -> String {
         format!("{}/{path}", self.source.host().replace(':', "_"))
     }
@@ -242,7 +242,7 @@ async fn blobs_come_before_manifests_and_the_tag_comes_last() {
         written[..root].iter().filter(child).count(),
         built.manifests.len() - 1
     );
-    // Nothing refers to what is not there: the root is there by its digest before its referrers.
+    // Nothing refers to a missing manifest: the root exists by its digest before its referrers.
     for of_root in [&signature, &referrer] {
         let digest = of_root.digest().to_string();
         let signed = of_root.tags.keys().cloned();
@@ -291,7 +291,7 @@ async fn a_copy_that_is_there_moves_nothing() {
     assert_eq!((again.moved, pair.blob_reads()), (0, 0));
 }
 
-/// A destination that takes sparse indexes, as Coral's own registry does and others do not.
+/// A destination that accepts sparse indexes, as Coral's own registry does and others do not.
 async fn own_registry(dir: &std::path::Path) -> String {
     let store = coral_registry::FileStore::open(dir).unwrap();
     let mut metrics = prometheus_client::registry::Registry::default();
@@ -329,7 +329,7 @@ async fn named_platforms_leave_the_index_as_it_is_and_the_others_behind() {
         let platform = child.platform.as_ref().unwrap();
         let version = coral_image::Version::Digest(child.digest);
         let there = request.destination.endpoint.head(&version).await.unwrap();
-        // The attestation is about the child added last, which is the one for arm64.
+        // The attestation belongs to the child that was added last, the one for arm64.
         let wanted = platform.architecture != "amd64";
         assert_eq!(there.is_some(), wanted, "{platform}");
     }

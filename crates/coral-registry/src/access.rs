@@ -48,16 +48,16 @@ pub struct Grants {
     pub push: Vec<Grant>,
 }
 
-/// A right of some clients in some repositories.
+/// A right that some clients have in some repositories.
 #[derive(Debug, Clone)]
 pub struct Grant {
-    /// To whom it is granted.
+    /// The clients that have the right.
     pub who: Who,
-    /// In which repositories.
+    /// The repositories that it is for.
     pub paths: PathPatterns,
 }
 
-/// To whom a right is granted.
+/// The clients that a right is granted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
     /// Every client, anonymous ones included.
@@ -100,7 +100,7 @@ impl Access {
     }
 }
 
-/// Who makes a request.
+/// The client that makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Caller {
     Anonymous,
@@ -119,7 +119,7 @@ pub(crate) enum Right {
     Delete,
 }
 
-/// Who makes a request, and the rules that apply.
+/// The client that makes a request, and the rules that apply to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Session<'a> {
     pub(crate) caller: &'a Caller,
@@ -153,7 +153,7 @@ impl Session<'_> {
         matches!(self.caller, Caller::Token(_))
     }
 
-    /// Whether there may be anything that the caller can read, judged without looking into the
+    /// Whether the caller may be able to read anything at all, judged without looking into the
     /// store.
     pub(crate) fn may_enter(&self) -> bool {
         *self.caller != Caller::Anonymous || self.access.has_anonymous()
@@ -306,7 +306,7 @@ mod tests {
             (Right::Push, "base/debian", false),
             (Right::Pull, "public/a", true),
             (Right::Push, "public/a", false),
-            // Every user may, and the holder of a token is none.
+            // Every user may read it, but the holder of a token does not count as a user.
             (Right::Pull, "shared/a", false),
             (Right::Push, "team/a", false),
         ] {

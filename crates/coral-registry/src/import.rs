@@ -1,8 +1,8 @@
 //! Imports the storage folder of a distribution registry into a store.
 //!
-//! Blobs come before the manifests that name them, images before indexes, and tags last, so an
-//! interrupted import leaves what a slow client could have left, and the next one continues it.
-//! Only what is damaged or unknown is skipped, and each such item is reported.
+//! Blobs come before the manifests that name them, images before indexes, and tags last. So an
+//! interrupted import leaves a state that a slow client could have left too, and the next import
+//! continues it. Only damaged or unknown items are skipped, and each of them is reported.
 
 mod folder;
 #[cfg(test)]
@@ -43,12 +43,12 @@ pub struct ImportRules {
     pub move_tags: bool,
 }
 
-/// Something that was skipped.
+/// An item that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Which one.
+    /// Its name.
     pub what: String,
-    /// Why.
+    /// Why it was skipped.
     pub why: String,
 }
 
@@ -78,9 +78,9 @@ pub struct Imported {
     pub unlinked_why: Option<io::ErrorKind>,
     /// Manifests that the store already had.
     pub known: u64,
-    /// What was left out.
+    /// Items that were skipped.
     pub skipped: u64,
-    /// Whether it ran to its end.
+    /// Whether the import ran to its end.
     pub is_complete: bool,
 }
 
@@ -145,7 +145,7 @@ struct Import<'s, T> {
     rules: ImportRules,
     tell: T,
     imported: Imported,
-    /// Blobs that were counted.
+    /// Digests of the blobs that were counted.
     counted: HashSet<Digest>,
     /// Blobs whose files were already verified: the folder has one file for all repositories.
     verified: HashSet<Digest>,
@@ -226,7 +226,8 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
         let digest = manifest.digest();
         let is_known = self.is_known(path, &digest).await?;
         let tags = self.new_tags(path, &digest, contents).await?;
-        // Also for a manifest that the store has: a blob of it may have been lost since.
+        // This is also done for a manifest that the store has: one of its blobs may have been lost
+        // since.
         let blobs = self.take_blobs(path, &manifest).await?;
         if is_known {
             self.imported.known += 1;
@@ -386,9 +387,9 @@ impl<T: Fn(&Skipped)> Import<'_, T> {
 
 #[derive(Debug)]
 enum BlobError {
-    /// The repository does not have it.
+    /// The repository does not have the blob.
     Absent(Digest),
-    /// Its bytes cannot be used, for this reason.
+    /// The bytes of the blob cannot be used, for this reason.
     Unusable(String),
     Store(StoreError),
 }

@@ -12,8 +12,8 @@
 //!   failed, or a person truncated the file), it returns `EFAULT`, and the connection ends; a
 //!   program that read such a page itself would be killed with `SIGBUS`. So mapped pieces are used
 //!   only for HTTP/1 without TLS, whose writes pass them on unread;
-//! - a piece is handed out only when all of its pages are in the page cache, so the thread that
-//!   writes it does not wait for a disk, and errors of the disk are found by ordinary reads.
+//! - a piece is handed out only when all its pages are in the page cache, so the thread that writes
+//!   it does not wait for a disk, and disk errors are found by ordinary reads.
 
 #![allow(
     unsafe_code,
@@ -53,7 +53,7 @@ struct Piece {
 
 impl Mapped {
     /// Maps a range of a file of the store; `None` if the system refuses.
-    pub(crate) fn of(file: &File, start: u64, length: u64) -> Option<Self> {
+    pub(crate) fn map(file: &File, start: u64, length: u64) -> Option<Self> {
         let length = usize::try_from(length).ok()?;
         // SAFETY: the bytes that are handed out of the mapping never change (see above).
         let map = unsafe { MmapOptions::new().offset(start).len(length).map(file) };
@@ -131,9 +131,10 @@ pub fn keep_memory_together() {
     }
 }
 
-/// Returns free memory to the system. The allocator by itself only returns what lies after the last
-/// allocation in use, so one small allocation can keep all buffers that were ever before it.
-pub(crate) fn give_back_memory() {
+/// Returns free memory to the system. The allocator on its own returns only the memory after the
+/// last allocation in use, so one small allocation can retain all the buffers that were ever before
+/// it.
+pub(crate) fn release_memory() {
     // SAFETY: may be called at any time; the allocator takes its own locks.
     #[cfg(target_env = "gnu")]
     unsafe {
@@ -159,7 +160,7 @@ mod tests {
         let (file, bytes) = file(3 * 1024 * 1024 + 17);
         let size = bytes.len() as u64;
         for (start, length) in [(0, size), (1, 70_000), (4096, 4096), (5000, size - 5000)] {
-            let mapped = Mapped::of(&file, start, length).unwrap();
+            let mapped = Mapped::map(&file, start, length).unwrap();
             let (mut at, mut found) = (start, Vec::new());
             while at < start + length {
                 let piece = mapped.piece(at, 1 << 20).unwrap();
@@ -176,12 +177,12 @@ mod tests {
     #[test]
     fn what_is_not_there_is_no_piece() {
         let (file, _) = file(100_000);
-        let mapped = Mapped::of(&file, 8192, 50_000).unwrap();
+        let mapped = Mapped::map(&file, 8192, 50_000).unwrap();
         for outside in [0, 8191, 58_192, 99_999] {
             assert!(mapped.piece(outside, 4096).is_none());
         }
         assert_eq!(mapped.piece(58_191, 4096).unwrap().len(), 1);
-        let none = Mapped::of(&file, 1 << 40, 4096);
+        let none = Mapped::map(&file, 1 << 40, 4096);
         assert!(none.is_none_or(|mapped| mapped.piece(1 << 40, 4096).is_none()));
     }
 }

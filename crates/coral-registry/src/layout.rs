@@ -2,8 +2,8 @@
 //!
 //! A layout belongs to another program: it is never written to, changes in it are visible at the
 //! next request, and nothing in it is trusted. A manifest is compared with its digest each time it
-//! is read, a blob the first time and whenever its file has changed since. No symbolic link in the
-//! folder is followed.
+//! is read. A blob is compared the first time, and again whenever its file has changed. No symbolic
+//! link in the folder is followed.
 
 mod catalog;
 mod files;
@@ -57,7 +57,7 @@ pub struct LayoutFolder(Arc<Shared>);
 struct Shared {
     repository: RepositoryPath,
     files: LayoutFiles,
-    /// Its content, as of when `index.json` had this stamp.
+    /// The content, at the time when `index.json` had this stamp.
     catalog: Mutex<Option<(Stamp, Arc<Catalog>)>>,
     /// Verified blobs, with the stamps of their files at that time; at most those in the catalog.
     verified: Mutex<HashMap<Digest, Stamp>>,

@@ -14,7 +14,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) fn of(metadata: &Metadata) -> Self {
+    pub(crate) fn from_metadata(metadata: &Metadata) -> Self {
         Self {
             inode: metadata.ino(),
             size: metadata.len(),
@@ -28,7 +28,7 @@ impl Stamp {
     }
 
     /// Whether a file still has this stamp.
-    pub(crate) fn is_of(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|metadata| Self::of(&metadata) == *self)
+    pub(crate) fn matches(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|metadata| Self::from_metadata(&metadata) == *self)
     }
 }

@@ -1,4 +1,4 @@
-//! The registry as its clients see it, request by request, over a store in a scratch folder.
+//! The registry as its clients see it, request by request, over a store in a temporary folder.
 
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the message")]
 

@@ -10,10 +10,10 @@ use coral_api::names::{annotation, label};
 use coral_image::ImageRef;
 use serde_json::Value;
 
+use crate::injection::{Annotations, Filter, Injection, PullPolicy, Rewriting, Selectors};
 use crate::original;
 use crate::patch::{Operation, prefer_nodes, set_entries};
-use crate::pod::{Placement, Pod, Slot};
-use crate::wishes::{Annotations, Filter, PullPolicy, Rewriting, Selectors, Wishes};
+use crate::pod::{ImageSlot, Placement, Pod};
 use crate::world::{Feature, Namespace, Refusal, Rules, World, canonical};
 
 /// Most warnings of one answer.
@@ -50,9 +50,9 @@ pub fn decide(pod: &Value, namespace: &Namespace, world: &World) -> Decision {
         placement: pod.placement(),
         decision: Decision::default(),
     };
-    let (wishes, filter) = review.read_annotations();
-    if !wishes.is_empty() {
-        review.apply(wishes, &filter);
+    let (injection, filter) = review.read_annotations();
+    if !injection.is_empty() {
+        review.apply(injection, &filter);
     }
     review.finish()
 }
@@ -67,12 +67,12 @@ struct Review<'a> {
 }
 
 /// An image of the pod, and the decision about it.
-struct Choice<'a> {
-    slot: Slot<'a>,
+struct ImageDecision<'a> {
+    slot: ImageSlot<'a>,
     rewritten: Option<String>,
 }
 
-impl Choice<'_> {
+impl ImageDecision<'_> {
     /// The image that the pod will ask for.
     fn image(&self) -> &str {
         self.rewritten.as_deref().unwrap_or(self.slot.image)
@@ -80,9 +80,10 @@ impl Choice<'_> {
 }
 
 impl<'a> Review<'a> {
-    /// The wishes that no policy forbids, and the containers they are for. Annotations of the pod
-    /// take the place of those of the namespace: the wishes and the filter each as a whole.
-    fn read_annotations(&mut self) -> (Wishes, Filter) {
+    /// The changes that the annotations ask for and no policy forbids, and the containers that they
+    /// are for. Annotations of the pod replace those of the namespace: the changes and the filter
+    /// each as a whole.
+    fn read_annotations(&mut self) -> (Injection, Filter) {
         let own = self.pod.annotations();
         let inherited = &self.namespace.annotations;
         let inherited: Annotations<'_> = inherited
@@ -90,31 +91,31 @@ impl<'a> Review<'a> {
             .map(|(key, value)| (key.as_str(), value.as_str()))
             .collect();
         // The author of a pod is not warned about a namespace that belongs to others.
-        let mut unheard = Vec::new();
+        let mut ignored = Vec::new();
         let heard = &mut self.decision.warnings;
-        let mut wishes = match (
+        let mut injection = match (
             own.get(annotation::INJECT),
             inherited.get(annotation::INJECT),
         ) {
-            (Some(value), _) => Wishes::parse(value, heard),
-            (None, Some(value)) => Wishes::parse(value, &mut unheard),
-            (None, None) => Wishes::default(),
+            (Some(value), _) => Injection::parse(value, heard),
+            (None, Some(value)) => Injection::parse(value, &mut ignored),
+            (None, None) => Injection::default(),
         };
         let filter = if own.has_filter() {
             let filter = Filter::read(&own, heard);
             filter.check(self.pod.slots().iter().map(|slot| slot.name), heard);
             filter
         } else {
-            Filter::read(&inherited, &mut unheard)
+            Filter::read(&inherited, &mut ignored)
         };
-        self.forbid(&mut wishes, own.get(annotation::INJECT).is_some());
-        (wishes, filter)
+        self.forbid(&mut injection, own.get(annotation::INJECT).is_some());
+        (injection, filter)
     }
 
-    /// Removes what a policy forbids.
-    fn forbid(&mut self, wishes: &mut Wishes, is_own: bool) {
-        let mut check = |is_wished: bool, feature: Feature| {
-            let policy = self.rules.forbids(feature).filter(|_| is_wished);
+    /// Drops the changes that a policy forbids.
+    fn forbid(&mut self, injection: &mut Injection, is_own: bool) {
+        let mut check = |is_asked_for: bool, feature: Feature| {
+            let policy = self.rules.forbids(feature).filter(|_| is_asked_for);
             if let Some(policy) = policy.filter(|_| is_own) {
                 let (key, word) = (annotation::INJECT, feature.word());
                 self.decision.warnings.push(format!(
@@ -123,27 +124,27 @@ impl<'a> Review<'a> {
             }
             policy.is_some()
         };
-        if check(wishes.pull_policy.is_some(), Feature::PullPolicy) {
-            wishes.pull_policy = None;
+        if check(injection.pull_policy.is_some(), Feature::PullPolicy) {
+            injection.pull_policy = None;
         }
-        if check(wishes.selectors.is_some(), Feature::Selectors) {
-            wishes.selectors = None;
+        if check(injection.selectors.is_some(), Feature::Selectors) {
+            injection.selectors = None;
         }
-        if check(wishes.registry.is_some(), Feature::Registry) {
-            wishes.registry = None;
+        if check(injection.registry.is_some(), Feature::Registry) {
+            injection.registry = None;
         }
     }
 
-    fn apply(&mut self, wishes: Wishes, filter: &Filter) {
+    fn apply(&mut self, injection: Injection, filter: &Filter) {
         let slots = self.pod.slots().into_iter();
-        let slots: Vec<Slot<'a>> = slots.filter(|slot| filter.takes(slot.name)).collect();
+        let slots: Vec<ImageSlot<'a>> = slots.filter(|slot| filter.selects(slot.name)).collect();
         let mut required = BTreeSet::new();
-        let choices = self.rewrite(slots, wishes.registry, &mut required);
-        if let Some(policy) = wishes.pull_policy {
+        let choices = self.rewrite(slots, injection.registry, &mut required);
+        if let Some(policy) = injection.pull_policy {
             self.set_pull_policy(&choices, policy);
         }
         let mut preferred = BTreeSet::new();
-        match wishes.selectors {
+        match injection.selectors {
             None => {}
             Some(Selectors::Required) => required.extend(self.image_labels(&choices, true)),
             Some(Selectors::Preferred) => preferred.extend(self.image_labels(&choices, false)),
@@ -156,13 +157,14 @@ impl<'a> Review<'a> {
         self.leave_marks(&choices);
     }
 
-    /// Rewrites what can be rewritten. Node labels that the pod then needs go to `required`.
+    /// Rewrites the images that can be rewritten. Node labels that the pod then requires go to
+    /// `required`.
     fn rewrite(
         &mut self,
-        slots: Vec<Slot<'a>>,
+        slots: Vec<ImageSlot<'a>>,
         how: Option<Rewriting>,
         required: &mut BTreeSet<(String, String)>,
-    ) -> Vec<Choice<'a>> {
+    ) -> Vec<ImageDecision<'a>> {
         let mut choices = Vec::with_capacity(slots.len());
         for slot in slots {
             let mut rewritten = None;
@@ -184,7 +186,7 @@ impl<'a> Review<'a> {
                     }
                 }
             }
-            choices.push(Choice { slot, rewritten });
+            choices.push(ImageDecision { slot, rewritten });
         }
         choices
     }
@@ -196,7 +198,7 @@ impl<'a> Review<'a> {
             .target(&image, how, namespace, rules, self.placement)
     }
 
-    fn set_pull_policy(&mut self, choices: &[Choice<'_>], policy: PullPolicy) {
+    fn set_pull_policy(&mut self, choices: &[ImageDecision<'_>], policy: PullPolicy) {
         for choice in choices {
             if choice.slot.pull_policy != Some(policy.as_str()) {
                 let path = choice.slot.pull_policy_path();
@@ -213,11 +215,15 @@ impl<'a> Review<'a> {
     }
 
     /// The node labels of the images that the pod will ask for.
-    fn image_labels(&mut self, choices: &[Choice<'_>], is_required: bool) -> Vec<(String, String)> {
+    fn image_labels(
+        &mut self,
+        choices: &[ImageDecision<'_>],
+        is_required: bool,
+    ) -> Vec<(String, String)> {
         let key = annotation::INJECT;
         if self.placement != Placement::Free {
-            // The pod has its node already: a label that this node lacks would only keep the pod
-            // from starting.
+            // The pod is bound to its node already: requiring a label that this node lacks would
+            // only keep the pod from starting.
             return vec![];
         }
         let mut labels = BTreeMap::new();
@@ -240,11 +246,11 @@ impl<'a> Review<'a> {
     }
 
     /// Records on the pod that it was changed, if it was.
-    fn leave_marks(&mut self, choices: &[Choice<'_>]) {
+    fn leave_marks(&mut self, choices: &[ImageDecision<'_>]) {
         if self.decision.patch.is_empty() {
             return;
         }
-        let rewritten: Vec<Slot<'_>> = choices
+        let rewritten: Vec<ImageSlot<'_>> = choices
             .iter()
             .filter(|choice| choice.rewritten.is_some())
             .map(|choice| choice.slot)

@@ -24,6 +24,7 @@
 mod decide;
 #[cfg(test)]
 mod fixture;
+mod injection;
 mod metrics;
 mod original;
 mod patch;
@@ -32,7 +33,6 @@ mod review;
 mod run;
 mod server;
 mod store;
-mod wishes;
 mod world;
 
 pub use decide::{Decision, decide};

@@ -1,4 +1,4 @@
-//! What the webhook counts.
+//! The metrics of the webhook.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(crate) enum Outcome {
     TooLarge,
     /// The body did not arrive in time.
     TooSlow,
-    /// Too many reviews were under way.
+    /// Too many reviews were in progress.
     Overloaded,
 }
 
@@ -89,13 +89,13 @@ impl Metrics {
         metrics
     }
 
-    /// A request was answered.
+    /// Records that a request was answered.
     pub(crate) fn answered(&self, outcome: Outcome, duration: Duration) {
         self.requests.get_or_create(&Labels { outcome }).inc();
         self.duration.observe(duration.as_secs_f64());
     }
 
-    /// A pod was decided about.
+    /// Records the decision about a pod.
     pub(crate) fn decided(&self, decision: &crate::Decision) {
         self.warnings.inc_by(decision.warnings.len() as u64);
         for (_, refusal) in &decision.reasons {
@@ -106,7 +106,7 @@ impl Metrics {
     }
 }
 
-/// Has `registry` tell for how long each watch has been failing.
+/// Makes `registry` report for how long each watch has been failing.
 pub(crate) fn register_watches(registry: &mut Registry, stores: Stores) {
     let registry = registry.sub_registry_with_prefix("coral_webhook");
     registry.register_collector(Box::new(Watches(stores)));

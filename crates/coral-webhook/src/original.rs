@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use coral_api::names::annotation;
 use coral_image::ImageRef;
 
-use crate::pod::{Pod, Slot};
+use crate::pod::{ImageSlot, Pod};
 use crate::world::{World, destination_in};
 
 /// Images by list and then by the name of the container or volume.
 type Originals = BTreeMap<String, BTreeMap<String, String>>;
 
 /// The value of [`annotation::ORIGINAL`] for a pod whose `rewritten` slots get other images.
-pub(crate) fn annotation_value(pod: Pod<'_>, rewritten: &[Slot<'_>], world: &World) -> String {
+pub(crate) fn annotation_value(pod: Pod<'_>, rewritten: &[ImageSlot<'_>], world: &World) -> String {
     let mut originals = Originals::new();
-    let mut note = |slot: &Slot<'_>, image: &str| {
+    let mut note = |slot: &ImageSlot<'_>, image: &str| {
         let list = originals.entry(slot.list.field().to_owned()).or_default();
         list.insert(slot.name.to_owned(), image.to_owned());
     };

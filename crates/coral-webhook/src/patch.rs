@@ -10,21 +10,21 @@ use crate::pod::Pod;
 pub struct Operation {
     /// `add` or `replace`.
     pub op: &'static str,
-    /// Where, as a JSON pointer.
+    /// The target, as a JSON pointer.
     pub path: String,
     /// The new value.
     pub value: Value,
 }
 
 impl Operation {
-    /// Replaces the value at `path`, which is there.
+    /// Replaces the value at `path`, which must exist.
     pub(crate) fn replace(path: String, value: impl Into<Value>) -> Self {
         let value = value.into();
         let op = "replace";
         Self { op, path, value }
     }
 
-    /// Sets the value at `path`, whether there is one or not; what contains it is there.
+    /// Sets the value at `path`, whether or not it exists; its parent must exist.
     pub(crate) fn add(path: String, value: impl Into<Value>) -> Self {
         let value = value.into();
         let op = "add";
@@ -32,8 +32,8 @@ impl Operation {
     }
 }
 
-/// Sets string entries of the map at `pointer`, creating the map if it is not there. Entries that
-/// have their value already need no operation. Something else than a map stays as it is.
+/// Sets string entries of the map at `pointer`, and creates the map if it does not exist. Entries
+/// that already have their value need no operation. A value that is not a map is left unchanged.
 pub(crate) fn set_entries(
     pod: Pod<'_>,
     pointer: &str,
@@ -59,7 +59,7 @@ pub(crate) fn set_entries(
         .collect()
 }
 
-/// The most a preference may weigh. The scheduler adds up the weights of all preferences.
+/// The weight of each preference. The scheduler adds up the weights of all preferences of a node.
 const WEIGHT: u8 = 50;
 
 /// Prefers nodes that have these labels, one preference for each that the pod does not have yet.

@@ -3,13 +3,13 @@
 
 use serde_json::{Map, Value};
 
-use crate::wishes::Annotations;
+use crate::injection::Annotations;
 
 /// A place in a pod that names an image.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Slot<'a> {
+pub(crate) struct ImageSlot<'a> {
     /// Which list the place is in.
-    pub(crate) list: List,
+    pub(crate) list: ContainerList,
     /// Position in that list.
     pub(crate) index: usize,
     /// Name of the container or volume.
@@ -22,7 +22,7 @@ pub(crate) struct Slot<'a> {
 
 /// A list in a pod's spec whose elements may name images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum List {
+pub(crate) enum ContainerList {
     /// `spec.containers`.
     Containers,
     /// `spec.initContainers`.
@@ -31,7 +31,7 @@ pub(crate) enum List {
     Volumes,
 }
 
-impl List {
+impl ContainerList {
     const ALL: [Self; 3] = [Self::InitContainers, Self::Containers, Self::Volumes];
 
     /// The name of the list in the pod's spec.
@@ -44,19 +44,19 @@ impl List {
     }
 }
 
-impl Slot<'_> {
-    /// JSON pointer of the field that names the image.
+impl ImageSlot<'_> {
+    /// JSON pointer to the field that names the image.
     pub(crate) fn image_path(&self) -> String {
         self.path(match self.list {
-            List::Volumes => "image/reference",
+            ContainerList::Volumes => "image/reference",
             _ => "image",
         })
     }
 
-    /// JSON pointer of the pull policy.
+    /// JSON pointer to the pull policy.
     pub(crate) fn pull_policy_path(&self) -> String {
         self.path(match self.list {
-            List::Volumes => "image/pullPolicy",
+            ContainerList::Volumes => "image/pullPolicy",
             _ => "imagePullPolicy",
         })
     }
@@ -107,7 +107,8 @@ impl<'a> Pod<'a> {
         strings(self.map("/metadata/labels"))
     }
 
-    /// Whether this shows a static pod of a kubelet. Its copy in the API server is not what runs.
+    /// Whether this pod represents a static pod of a kubelet. Such a copy in the API server has no
+    /// effect on the pod that runs.
     pub(crate) fn is_mirror_pod(self) -> bool {
         let annotations = self.annotations();
         annotations.get("kubernetes.io/config.mirror").is_some()
@@ -119,22 +120,22 @@ impl<'a> Pod<'a> {
     }
 
     /// Every place that names an image: init containers, containers, image volumes.
-    pub(crate) fn slots(self) -> Vec<Slot<'a>> {
-        let lists = List::ALL.into_iter();
+    pub(crate) fn slots(self) -> Vec<ImageSlot<'a>> {
+        let lists = ContainerList::ALL.into_iter();
         lists.flat_map(|list| self.slots_in(list)).collect()
     }
 
-    fn slots_in(self, list_kind: List) -> impl Iterator<Item = Slot<'a>> + use<'a> {
+    fn slots_in(self, list_kind: ContainerList) -> impl Iterator<Item = ImageSlot<'a>> + use<'a> {
         let elements = list(self.at(&format!("/spec/{}", list_kind.field())));
         elements.enumerate().filter_map(move |(index, element)| {
             let (image, policy) = match list_kind {
-                List::Volumes => {
+                ContainerList::Volumes => {
                     let source = element.get("image")?;
                     (source.get("reference")?, source.get("pullPolicy"))
                 }
                 _ => (element.get("image")?, element.get("imagePullPolicy")),
             };
-            Some(Slot {
+            Some(ImageSlot {
                 list: list_kind,
                 index,
                 name: element.get("name").and_then(Value::as_str).unwrap_or(""),
@@ -188,7 +189,7 @@ fn node_of_field(field: &Value) -> Option<&str> {
     }
 }
 
-/// The elements of a list; none if it is not there or not a list.
+/// The elements of a list; none if the value is missing or not a list.
 fn list(value: Option<&Value>) -> impl Iterator<Item = &Value> {
     value.and_then(Value::as_array).into_iter().flatten()
 }

@@ -13,7 +13,7 @@ const KIND: &str = "AdmissionReview";
 const MAX_REASONS: usize = 10;
 const MAX_REASON: usize = 400;
 
-/// Why a body is not a review. The messages repeat nothing of the body: it may hold secrets.
+/// Why a body is not a review. The messages quote nothing of the body, which may contain secrets.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReviewError {
     /// The body is not JSON of the right shape.
@@ -29,13 +29,13 @@ pub(crate) enum ReviewError {
     /// Another kind or version.
     #[error("expected kind {KIND} of {API_VERSION}")]
     Kind,
-    /// There is no request in it.
+    /// It has no request.
     #[error("the review has no request")]
     NoRequest,
     /// The answer needs the uid.
     #[error("the request has no uid")]
     NoUid,
-    /// A pod that is being created is a JSON object.
+    /// The created pod is not a JSON object.
     #[error("the request creates a pod and has no object")]
     NoObject,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Request {
     /// The namespace of the object.
     #[serde(default)]
     pub(crate) namespace: String,
-    /// The object as it will be stored, unless it is changed.
+    /// The object as it will be stored if it is not changed.
     #[serde(default)]
     pub(crate) object: Value,
 }
@@ -97,7 +97,7 @@ impl Request {
         Ok(request)
     }
 
-    /// Whether this is the creation of a pod: anything else is answered without a change.
+    /// Whether a pod is being created. Any other request is answered without a change.
     pub(crate) fn creates_pod(&self) -> bool {
         self.resource.group.is_empty()
             && self.resource.resource == "pods"

@@ -31,10 +31,10 @@ const TOO_OLD: Duration = Duration::from_mins(5);
 /// Connections that are served at once. API servers keep a few each.
 const MAX_CONNECTIONS: usize = 512;
 
-/// How the webhook is run.
+/// The configuration of the webhook.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address of the webhook itself (HTTPS).
+    /// Address of the webhook (HTTPS).
     pub listen: SocketAddr,
     /// Address of health and metrics (HTTP).
     pub health: SocketAddr,
@@ -54,7 +54,7 @@ pub enum RunError {
         #[source]
         source: io::Error,
     },
-    /// A task that runs as long as the process ended.
+    /// A task ended that should run as long as the process.
     #[error("a task of the webhook ended")]
     Task,
     /// The server ended.
@@ -154,10 +154,10 @@ pub(crate) struct Stores {
 impl Stores {
     fn follow(&self, client: &Client, changed: &Arc<Notify>, tasks: &mut JoinSet<()>) {
         // Requests read namespaces from their store: no world is built for them.
-        let unheard = Arc::new(Notify::new());
+        let ignored = Arc::new(Notify::new());
         let client = || client.clone();
         let changed = || changed.clone();
-        tasks.spawn(follow(client(), self.namespaces.clone(), |_| {}, unheard));
+        tasks.spawn(follow(client(), self.namespaces.clone(), |_| {}, ignored));
         tasks.spawn(follow(client(), self.policies.clone(), |_| {}, changed()));
         tasks.spawn(follow(client(), self.mirrors.clone(), |_| {}, changed()));
         tasks.spawn(follow(client(), self.images.clone(), |_| {}, changed()));

@@ -55,7 +55,7 @@ pub(crate) fn router(namespaces: impl Namespaces, world: SharedWorld, metrics: M
         .with_state(Arc::new(shared))
 }
 
-/// The client of a request that came without the extension.
+/// The client of a request that lacks the extension.
 const UNKNOWN_PEER: Peer = Peer(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 async fn mutate(
@@ -79,7 +79,7 @@ async fn mutate(
 }
 
 async fn review(shared: &Shared, peer: Peer, body: Body) -> Result<(Outcome, Value), Failure> {
-    // The permit is held until the answer is made: the parsed values take more memory than the
+    // The permit is held until the answer is complete: the parsed values take more memory than the
     // body.
     let (body, _room) = shared.intake.read(peer, body).await?;
     let request = Request::read(&body).map_err(|error| Failure::Malformed(error.to_string()))?;
@@ -98,7 +98,8 @@ fn decision(shared: &Shared, request: &Request) -> Decision {
     if !request.creates_pod() {
         return Decision::default();
     }
-    // Without its labels it is not known which policies limit the pod, so the pod stays as it is.
+    // Without its labels, the policies that limit the pod are unknown, so the pod is left
+    // unchanged.
     let Some(namespace) = shared.namespaces.get(&request.namespace) else {
         tracing::debug!(
             request.namespace,
@@ -110,7 +111,7 @@ fn decision(shared: &Shared, request: &Request) -> Decision {
     decide(&request.object, &namespace, &world)
 }
 
-/// Why a request gets no review as its answer.
+/// Why a request is not answered with a review.
 #[derive(Debug)]
 enum Failure {
     Malformed(String),

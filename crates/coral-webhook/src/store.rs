@@ -34,19 +34,19 @@ pub(crate) struct Store<K>(Arc<Inner<K>>);
 struct Inner<K> {
     objects: Mutex<Objects<K>>,
     ready: watch::Sender<bool>,
-    trouble: Mutex<Option<Trouble>>,
+    trouble: Mutex<Option<WatchFailure>>,
 }
 
-/// Errors of a watch in a row.
+/// Consecutive errors of a watch.
 #[derive(Debug, Clone, Copy)]
-struct Trouble {
+struct WatchFailure {
     first: Instant,
     last: Instant,
 }
 
 struct Objects<K> {
     current: BTreeMap<Key, Arc<K>>,
-    /// Collects a list until it is whole.
+    /// Collects a list until it is complete.
     incoming: BTreeMap<Key, Arc<K>>,
 }
 
@@ -84,7 +84,7 @@ impl<K> Store<K> {
         self.objects().current.get(&key).cloned()
     }
 
-    /// Completes once the first list was read whole.
+    /// Completes once the first list was read completely.
     pub(crate) async fn ready(&self) {
         // The sender lives in `self`: waiting cannot fail.
         let _ = self.0.ready.subscribe().wait_for(|ready| *ready).await;
@@ -102,10 +102,10 @@ impl<K> Store<K> {
         let mut trouble = self.trouble();
         let first = trouble.filter(|it| it.last.elapsed() < QUIET);
         let first = first.map_or(now, |it| it.first);
-        *trouble = Some(Trouble { first, last: now });
+        *trouble = Some(WatchFailure { first, last: now });
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Option<Trouble>> {
+    fn trouble(&self) -> MutexGuard<'_, Option<WatchFailure>> {
         // Each change is one assignment: a panic leaves no half state.
         self.0
             .trouble
@@ -121,7 +121,7 @@ impl<K> Store<K> {
 }
 
 impl<K: Resource> Store<K> {
-    /// Applies one event. Returns whether objects may have changed.
+    /// Applies an event. Returns whether objects may have changed.
     fn take(&self, event: Event<DeserializeGuard<K>>) -> bool {
         match event {
             Event::Init => {
@@ -131,8 +131,8 @@ impl<K: Resource> Store<K> {
             Event::InitApply(guarded) => {
                 let key = key(&guarded);
                 let mut objects = self.objects();
-                let last_good = objects.current.get(&key).cloned();
-                if let Some(object) = good(&key, guarded).or(last_good) {
+                let last_decoded = objects.current.get(&key).cloned();
+                if let Some(object) = decoded(&key, guarded).or(last_decoded) {
                     objects.incoming.insert(key, object);
                 }
                 false
@@ -146,7 +146,7 @@ impl<K: Resource> Store<K> {
             }
             Event::Apply(guarded) => {
                 let key = key(&guarded);
-                let object = good(&key, guarded);
+                let object = decoded(&key, guarded);
                 let is_good = object.is_some();
                 // The last good version of an object that cannot be decoded stays.
                 if let Some(object) = object {
@@ -164,8 +164,8 @@ fn key<K: Resource>(guarded: &DeserializeGuard<K>) -> Key {
     (guarded.namespace().unwrap_or_default(), name)
 }
 
-/// The object, or a line in the log that says what is wrong with it.
-fn good<K: Resource>(key: &Key, guarded: DeserializeGuard<K>) -> Option<Arc<K>> {
+/// The object. If it cannot be decoded, `None`, and a log line says what is wrong with it.
+fn decoded<K: Resource>(key: &Key, guarded: DeserializeGuard<K>) -> Option<Arc<K>> {
     match guarded.0 {
         Ok(object) => Some(Arc::new(object)),
         Err(invalid) => {
@@ -201,7 +201,7 @@ pub(crate) async fn follow<K>(
                 if failures > 1 && !matches!(event, Event::Init) {
                     tracing::info!(kind, failures, "watch works again");
                 }
-                // `Init` comes before the list is asked for: it proves nothing.
+                // `Init` comes before the list is requested, so it proves nothing.
                 if !matches!(event, Event::Init) {
                     failures = 0;
                     *store.trouble() = None;
@@ -219,7 +219,8 @@ pub(crate) async fn follow<K>(
             Err(error) => {
                 store.failed();
                 let refused = is_refusal(&error);
-                // A single other error is no news: the API server ends every watch now and then.
+                // A single error of another kind is not reported: the API server ends every watch
+                // from time to time.
                 if (refused && failures == 0) || (!refused && failures == 1) {
                     let error = coral_image::error_chain(&error);
                     tracing::warn!(kind, error, "watch fails; trying again");
@@ -236,7 +237,7 @@ pub(crate) async fn follow<K>(
     }
 }
 
-/// Whether the API server itself refused.
+/// Whether the API server itself refused the request.
 fn is_refusal(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(cause) | watcher::Error::WatchStartFailed(cause)) =
         error

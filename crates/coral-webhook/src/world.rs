@@ -13,8 +13,8 @@ use coral_image::{ImageRef, Version};
 use kube::core::{Selector, SelectorExt as _};
 
 pub(crate) use self::build::{Objects, destination_in};
+use crate::injection::Rewriting;
 use crate::pod::Placement;
-use crate::wishes::Rewriting;
 
 /// The known state of the cluster.
 #[derive(Debug, Default)]
@@ -67,7 +67,7 @@ struct Policy {
     mirrors: Vec<MirrorKey>,
 }
 
-/// What annotations can ask for, as an InjectionPolicy names it.
+/// A feature that annotations can ask for, with the name that an InjectionPolicy uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Feature {
     PullPolicy,
@@ -76,7 +76,7 @@ pub(crate) enum Feature {
 }
 
 impl Feature {
-    /// The word of the annotation.
+    /// The word that the annotation uses.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::PullPolicy => "pull-policy",
@@ -89,8 +89,8 @@ impl Feature {
 /// A RegistryMirror.
 #[derive(Debug, Clone, Default)]
 struct Mirror {
-    /// Namespaces beside its own whose pods may be pointed at what it holds. Read for mirrors of
-    /// coral-system only.
+    /// Namespaces, beside its own, whose pods may be pointed at its images. Read only for mirrors
+    /// of coral-system.
     allow_from: Option<LabelSelector>,
     /// Source repositories that the Registry serves to anonymous clients now.
     public: HashSet<String>,
@@ -127,14 +127,16 @@ pub(crate) struct Rules<'a> {
 }
 
 impl Rules<'_> {
-    /// The policy that forbids annotations to ask for this; the first by name.
+    /// The policy that forbids annotations to ask for this feature; if there are several, the first
+    /// by name.
     pub(crate) fn forbids(&self, feature: Feature) -> Option<&str> {
         let mut policies = self.policies.iter();
         let policy = policies.find(|policy| policy.off.contains(&feature))?;
         Some(&policy.name)
     }
 
-    /// The mirrors that a policy names for the pod. The first policy by name that has some decides.
+    /// The mirrors that a policy names for the pod. If several policies name mirrors, the first by
+    /// name decides.
     fn mirrors(&self) -> Option<&[MirrorKey]> {
         let mut policies = self.policies.iter();
         let policy = policies.find(|policy| !policy.mirrors.is_empty())?;
@@ -226,7 +228,8 @@ impl World {
         self.registries.contains_key(host)
     }
 
-    /// Where the image is rewritten to for a pod of this namespace, or why it is not.
+    /// The reference that the image is rewritten to for a pod of this namespace, or why it is not
+    /// rewritten.
     pub(crate) fn target(
         &self,
         image: &ImageRef,
@@ -243,7 +246,7 @@ impl World {
         let repository = image.repository().to_string();
         let mut refusal = Refusal::NotAllowed;
         for copy in self.in_order(copies, namespace, rules) {
-            match self.reach(copy, &repository, placement) {
+            match self.node_requirement(copy, &repository, placement) {
                 Ok(required_label) => {
                     let reference = copy.reference(image, how);
                     return Ok(Target {
@@ -283,8 +286,8 @@ impl World {
         ranked.into_iter().map(|(_, copy)| copy).collect()
     }
 
-    /// Whether a pod can pull this copy: the node label that it must require for that, if any.
-    fn reach(
+    /// Whether a pod can pull this copy. Returns the node label that the pod must require, if any.
+    fn node_requirement(
         &self,
         copy: &MirroredCopy,
         source: &str,
@@ -310,7 +313,7 @@ impl World {
 }
 
 impl MirroredCopy {
-    /// The image in the Registry. A digest stays a digest.
+    /// The image's reference in the Registry. An image with a digest keeps the digest.
     fn reference(&self, image: &ImageRef, how: Rewriting) -> String {
         let repository = &self.repository;
         match (image.version(), how) {
@@ -321,7 +324,7 @@ impl MirroredCopy {
     }
 }
 
-/// The one spelling of a reference under which images are found and nodes are labelled:
+/// The canonical form of a reference, under which images are found and nodes are labelled:
 /// `host/path:tag`, or `host/path@digest` if there is a digest.
 pub(crate) fn canonical(image: &ImageRef) -> String {
     match image.version() {
@@ -330,5 +333,5 @@ pub(crate) fn canonical(image: &ImageRef) -> String {
     }
 }
 
-/// A world that changes, shared between the watches and the requests.
+/// The current world, shared between the watches and the requests.
 pub(crate) type SharedWorld = tokio::sync::watch::Receiver<Arc<World>>;

@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     fn key(destination: &str) -> Key {
-        Key::of(&ImageRef::parse(destination).unwrap())
+        Key::from_reference(&ImageRef::parse(destination).unwrap())
     }
 
     fn subject<'a>(source: &'a str, key: &'a Key) -> Subject<'a> {

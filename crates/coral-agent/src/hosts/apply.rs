@@ -29,7 +29,7 @@ pub(super) fn apply_with(
     actions: &[Action],
     step: &mut dyn FnMut() -> io::Result<()>,
 ) -> Failures {
-    let mut work = Work { places, step };
+    let mut work = Applier { places, step };
     let mut failures = Failures::new();
     for action in actions {
         let folder = action.folder().unwrap_or_default();
@@ -45,12 +45,12 @@ pub(super) fn apply_with(
     failures
 }
 
-struct Work<'a> {
+struct Applier<'a> {
     places: &'a HostsPaths,
     step: &'a mut dyn FnMut() -> io::Result<()>,
 }
 
-impl Work<'_> {
+impl Applier<'_> {
     fn act(&mut self, action: &Action) -> io::Result<()> {
         let places = self.places;
         match action {
@@ -86,7 +86,7 @@ impl Work<'_> {
         sync(&places.certs)
     }
 
-    /// Backs the file up, if possible by a hard link, so that owner and times are restored too.
+    /// Backs the file up, by a hard link if possible, so that owner and times are restored too.
     fn keep(&mut self, folder: &str) -> io::Result<()> {
         let places = self.places;
         let new = self.scrap(folder)?;

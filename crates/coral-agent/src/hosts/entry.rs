@@ -6,9 +6,9 @@ use coral_api::node_images::{NodeRegistry, NodeRegistryPolicy};
 
 use super::MARKER;
 
-/// How long containerd waits for a connection to a registry inside. Its own limit is 30 s, which
-/// a Service that was just made, or a node that has just died, costs each request. A lost packet is
-/// sent again after a second. containerd 1.x ignores the key.
+/// How long containerd waits for a connection to a registry in the cluster. Its own limit is 30 s,
+/// which every request would cost to a Service that was just created, or to a node that has just
+/// failed. A lost packet is retransmitted after one second. containerd 1.x ignores the key.
 const OWN_DIAL: &str = "dial_timeout = \"3s\"\n";
 
 /// A host's file.
@@ -32,10 +32,10 @@ pub(crate) enum EntryError {
     /// The endpoint is not a plain URL.
     #[error("endpoint {0:?} is not a URL of the form https://ADDRESS:PORT")]
     Endpoint(String),
-    /// A policy of a newer Coral.
+    /// The policy is one of a newer Coral.
     #[error("this agent does not know the policy of this host: update the agent")]
     Policy,
-    /// An administrator's default rules would be hidden.
+    /// The route would hide an administrator's default rules.
     #[error(
         "the node has rules for every host (_default), which a route that allows contacting the \
          source would hide: remove the _default folder, or use NeverContactSource"

@@ -1,4 +1,4 @@
-//! The files on the node.
+//! Scans the files on the node.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,11 +14,11 @@ const MAX_FOLDERS: usize = 20_000;
 
 /// The files on the node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Found {
+pub(crate) struct NodeFiles {
     /// The hosts' folders, by name.
     pub(crate) folders: BTreeMap<String, Folder>,
     /// The backups, by the folder's name.
-    pub(crate) kept: BTreeMap<String, Kept>,
+    pub(crate) kept: BTreeMap<String, Backup>,
     /// The CA that our files name.
     pub(crate) ca: Option<Vec<u8>>,
     /// Whether the node has rules for hosts without a folder of their own.
@@ -36,29 +36,29 @@ pub(crate) struct Folder {
     pub(crate) others: bool,
 }
 
-/// A `hosts.toml`.
+/// The state of a `hosts.toml`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum File {
-    /// There is none.
+    /// It does not exist.
     Absent,
-    /// Ours, with its content.
+    /// It is ours, with this content.
     Ours(String),
-    /// The file of another program or person.
+    /// It belongs to another program or person.
     Foreign,
-    /// Something that is not a file, or whose folder is not a folder.
+    /// It is not a file, or its folder is not a folder.
     Unusable,
 }
 
 /// A backup of the state before ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum Backup {
     /// A folder without a file.
     Folder,
     /// A file.
     File,
 }
 
-impl Found {
+impl NodeFiles {
     /// The file in a folder; a missing folder has none.
     pub(crate) fn file(&self, folder: &str) -> &File {
         self.folders
@@ -77,12 +77,12 @@ impl Found {
 }
 
 /// Reads the files on the node. Folders that are not there hold nothing.
-pub(crate) fn scan(places: &HostsPaths) -> io::Result<Found> {
-    let mut found = Found {
+pub(crate) fn scan(places: &HostsPaths) -> io::Result<NodeFiles> {
+    let mut found = NodeFiles {
         ca: read(&places.ca())?,
         has_default: exists(&places.certs.join(DEFAULT))?,
         has_state: exists(&places.state)?,
-        ..Found::default()
+        ..NodeFiles::default()
     };
     for name in names(&places.certs)? {
         if name != DEFAULT && !is_plain_file(&places.certs.join(&name)) {
@@ -93,9 +93,9 @@ pub(crate) fn scan(places: &HostsPaths) -> io::Result<Found> {
     for name in names(&places.kept())? {
         let file = places.kept().join(&name).join(FILE);
         let kept = if exists(&file)? {
-            Kept::File
+            Backup::File
         } else {
-            Kept::Folder
+            Backup::Folder
         };
         found.kept.insert(name, kept);
     }
@@ -112,7 +112,7 @@ fn folder(path: &Path) -> io::Result<Folder> {
         file: File::Unusable,
         others: true,
     };
-    // A dangling link is there for containerd and can hold nothing.
+    // A dangling link exists for containerd, but cannot hold a file.
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_dir()) {
         return Ok(unusable);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::found::{File, Found, Kept};
+use super::found::{Backup, File, NodeFiles};
 
 /// One change on the node. Each leaves files that containerd can read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,15 +71,15 @@ impl Action {
 }
 
 /// The actions, in order. `wanted` maps folders to the content of their files. `ca` is `None` while
-/// it is not known: then nothing new is written unless an older CA exists.
+/// it is unknown: then no new file is written unless an older CA exists.
 pub(crate) fn plan(
     wanted: &BTreeMap<String, String>,
     ca: Option<&[u8]>,
-    found: &Found,
+    found: &NodeFiles,
 ) -> Vec<Action> {
     let mut actions = Vec::new();
     if !wanted.is_empty() {
-        // Before the files that name it.
+        // The CA is written before the files that name it.
         let new = ca.filter(|ca| found.ca.as_deref() != Some(ca));
         actions.extend(new.map(|ca| Action::WriteCa(ca.to_owned())));
     }
@@ -96,7 +96,7 @@ pub(crate) fn plan(
         settle(folder, found, &mut actions);
     }
     if wanted.is_empty() && found.ca.is_some() {
-        // After the files that name it.
+        // The CA is removed after the files that name it.
         actions.push(Action::RemoveCa);
     }
     if found.has_state || !actions.is_empty() {
@@ -108,7 +108,7 @@ pub(crate) fn plan(
     actions
 }
 
-fn want(folder: &str, content: &str, found: &Found, actions: &mut Vec<Action>) {
+fn want(folder: &str, content: &str, found: &NodeFiles, actions: &mut Vec<Action>) {
     let folder = folder.to_owned();
     let content = content.to_owned();
     if !found.folders.contains_key(&folder) {
@@ -132,12 +132,12 @@ fn want(folder: &str, content: &str, found: &Found, actions: &mut Vec<Action>) {
 }
 
 /// A file of ours that is no longer wanted.
-fn remove(folder: &str, found: &Found, actions: &mut Vec<Action>) {
+fn remove(folder: &str, found: &NodeFiles, actions: &mut Vec<Action>) {
     let others = found.folders.get(folder).is_some_and(|f| f.others);
     let folder = folder.to_owned();
     match found.kept.get(&folder) {
-        Some(Kept::File) => actions.push(Action::Restore { folder }),
-        Some(Kept::Folder) => {
+        Some(Backup::File) => actions.push(Action::Restore { folder }),
+        Some(Backup::Folder) => {
             let file = Action::RemoveFile {
                 folder: folder.clone(),
             };
@@ -150,14 +150,14 @@ fn remove(folder: &str, found: &Found, actions: &mut Vec<Action>) {
 }
 
 /// A backup for a folder that has no file of ours and should have none.
-fn settle(folder: &str, found: &Found, actions: &mut Vec<Action>) {
+fn settle(folder: &str, found: &NodeFiles, actions: &mut Vec<Action>) {
     let kept = found.kept.get(folder).copied();
     let folder = folder.to_owned();
     match (found.file(&folder), kept) {
         // Planned by `remove`.
         (File::Ours(_), _) => {}
         // Someone else deleted our file: the backup still has to be restored.
-        (File::Absent, Some(Kept::File)) => actions.push(Action::Restore { folder }),
+        (File::Absent, Some(Backup::File)) => actions.push(Action::Restore { folder }),
         // A crash between backup and writing, or between restoring and deleting the backup; or
         // another file has appeared since.
         _ => actions.push(Action::Forget { folder }),

@@ -11,7 +11,7 @@ use super::plan::{Action, plan};
 use super::*;
 
 const CA: &[u8] = b"-----BEGIN CERTIFICATE-----\n";
-/// What an administrator had there: a mirror of their own, without a line break at the end.
+/// An administrator's file: a mirror of their own, without a line break at the end.
 const OLD: &[u8] = b"server = \"https://docker.io\"\n[host.\"https://mirror.example\"]";
 
 struct Node {
@@ -62,8 +62,8 @@ impl Node {
         tree
     }
 
-    /// What must hold after each step: every file that containerd may read is whole, and no file of
-    /// an administrator is lost.
+    /// The invariants after each step: every file that containerd may read is complete, and no file
+    /// of an administrator is lost.
     fn check(&self, wanted: &[&str]) {
         let found = scan(&self.places).unwrap();
         let wanted = files(wanted);
@@ -150,7 +150,7 @@ fn a_crash_at_any_step_leaves_whole_files_and_is_made_good() {
                 left = usize::checked_sub(left, 1).ok_or_else(|| io::Error::other("power cut"))?;
                 Ok(())
             };
-            // Nothing more is done after the cut, whichever folder it hit.
+            // Nothing more is done after the simulated crash, whichever folder it hit.
             let mut is_cut = false;
             for action in node.actions(target, Some(CA)) {
                 is_cut = !apply_with(&node.places, &[action], &mut step).is_empty();
@@ -254,7 +254,7 @@ fn a_folder_named_hosts_toml_and_a_dangling_link_are_left_alone() {
 fn a_failed_folder_does_not_hold_up_the_others_and_keeps_the_ca() {
     let node = Node::new();
     node.converge(ALL);
-    // Something unforeseen where the kept file is.
+    // An unexpected file in place of the backup.
     let kept = node.places.kept().join("docker.io");
     fs::remove_file(kept.join(FILE)).unwrap();
     let actions = [

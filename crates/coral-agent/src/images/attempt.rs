@@ -22,17 +22,18 @@ pub(crate) struct Attempt {
     pub(crate) failures: u32,
     /// How often it was ended in favour of others, which is not a failure.
     pub(crate) yields: u32,
-    /// When it is tried again; `None`: only after a change.
+    /// When it is tried again; `None` means only after a change.
     pub(crate) next: Option<Timestamp>,
-    /// One word.
+    /// The reason of the condition, in one word.
     pub(crate) reason: String,
-    /// What happened.
+    /// The message.
     pub(crate) message: String,
 }
 
 impl Attempt {
-    /// One more failure. A refusal waits for a change; one by a registry of this cluster is tried
-    /// up to the limit first, since what it serves follows the mirrors a moment later.
+    /// Records another failure. A refusal waits for a change. A refusal by a registry of this
+    /// cluster is retried up to the limit first, because its content follows the mirrors a moment
+    /// later.
     pub(crate) fn failed(
         image: &NodeImage,
         before: Option<&Self>,
@@ -61,7 +62,8 @@ impl Attempt {
         }
     }
 
-    /// One more pull that was ended in favour of others. An earlier failure is still reported.
+    /// Records another pull that was cancelled in favour of others. An earlier failure is still
+    /// reported.
     pub(crate) fn yielded(
         image: &NodeImage,
         before: Option<&Self>,
@@ -111,7 +113,7 @@ impl Attempt {
         })
     }
 
-    /// Whether this image was tried, and not another one of that name.
+    /// Whether the attempt was for this image, and not for another one with the same name.
     pub(crate) fn is_about(&self, image: &NodeImage) -> bool {
         self.digest == image.digest && self.generation == image.generation
     }

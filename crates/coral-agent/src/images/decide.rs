@@ -1,4 +1,4 @@
-//! Decides what to do, from the spec and the images of the runtime. Pure.
+//! Decides what to do from the spec and the images of the runtime. Pure.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +13,11 @@ use super::attempt::Attempt;
 use super::mark::{Role, marks};
 use super::names::NameAction;
 use super::remove::{FailedRemovals, Removal, postponed, removal};
-use super::slots::{Hold, Slots};
-use crate::probe::Standing;
+use super::slots::{RemovalHold, Slots};
+use crate::probe::HostState;
 
 /// The input of a decision.
-pub(crate) struct View<'a> {
+pub(crate) struct DecisionInput<'a> {
     pub(crate) images: &'a [NodeImage],
     /// Names that are pinned while they are there, and never pulled.
     pub(crate) pins: &'a [String],
@@ -29,23 +29,23 @@ pub(crate) struct View<'a> {
     /// Pulls that run, as `HOST/PATH@DIGEST`, and since when.
     pub(crate) pulling: &'a BTreeMap<String, Timestamp>,
     /// Whether a removal waits for the running pulls, and since when.
-    pub(crate) hold: Hold,
+    pub(crate) hold: RemovalHold,
     /// Removals that failed.
     pub(crate) failed_removals: &'a FailedRemovals,
     /// References that the last status reported as placed by the agent: a pull by kubelet removes
     /// the labels of a name.
     pub(crate) placed: &'a BTreeSet<String>,
     /// The state of the hosts in the cluster, and whether their source may be asked as well.
-    pub(crate) hosts: &'a BTreeMap<String, Inside>,
+    pub(crate) hosts: &'a BTreeMap<String, ClusterHost>,
     /// Most pulls at once.
     pub(crate) parallel: usize,
     pub(crate) now: Timestamp,
 }
 
-/// A host that is served from inside the cluster.
+/// A host whose images are served from inside the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Inside {
-    pub(crate) standing: Standing,
+pub(crate) struct ClusterHost {
+    pub(crate) standing: HostState,
     /// Whether the source may be asked after a miss.
     pub(crate) has_source: bool,
 }
@@ -59,14 +59,15 @@ pub(crate) struct Pull {
     pub(crate) marks: Marks,
 }
 
-/// The decision: what to do and to report.
+/// What to do, and what to report.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Decision {
     /// Pulls to start, the most urgent first.
     pub(crate) pulls: Vec<Pull>,
     /// Every pull that is still wanted, running or not: others are cancelled.
     pub(crate) wanted: BTreeSet<String>,
-    /// Running pulls that give their slot to others, and are tried again: not in `wanted`.
+    /// Running pulls that are cancelled so that others get their slots, and are retried later: they
+    /// are not in `wanted`.
     pub(crate) overdue: Vec<String>,
     /// Whether a removal waits for the running pulls.
     pub(crate) removal_waits: bool,
@@ -117,7 +118,7 @@ pub(crate) fn pulled_name(image: &NodeImage) -> Option<(String, String)> {
 }
 
 /// Decides.
-pub(crate) fn decide(view: &View<'_>) -> Decision {
+pub(crate) fn decide(view: &DecisionInput<'_>) -> Decision {
     let mut decision = Decision::default();
     let names = names(view.present);
     let mut wanted = Vec::new();
@@ -143,7 +144,7 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
             w.image.reference.clone(),
         )
     });
-    let shared = shared_wishes(&wanted);
+    let shared = shared_requirements(&wanted);
     let keep = wanted
         .iter()
         .flat_map(|w| [w.name.clone(), w.pulled.clone()])
@@ -171,7 +172,7 @@ pub(crate) fn decide(view: &View<'_>) -> Decision {
         };
         decision.statuses.push(status);
     }
-    slots.take_back(view, &wanted, &mut decision);
+    slots.cancel_overdue(view, &wanted, &mut decision);
     for name in view.pins {
         decision.names.extend(pin(name, &names));
         decision
@@ -218,9 +219,9 @@ fn names(present: &[RuntimeImage]) -> BTreeMap<&str, (&RuntimeImage, &ImageName)
         .collect()
 }
 
-/// For each `HOST/PATH@DIGEST`, which several references may share: whether one of them pins it,
-/// and whether all of them have it removed in the end.
-fn shared_wishes(wanted: &[Wanted<'_>]) -> BTreeMap<String, (bool, bool)> {
+/// For each `HOST/PATH@DIGEST`, which several references may share: whether at least one of them
+/// pins it, and whether all of them want it removed in the end.
+fn shared_requirements(wanted: &[Wanted<'_>]) -> BTreeMap<String, (bool, bool)> {
     let mut shared: BTreeMap<String, (bool, bool)> = BTreeMap::new();
     for wish in wanted {
         let entry = shared.entry(wish.pulled.clone()).or_insert((false, true));
@@ -236,7 +237,7 @@ fn place(
     wish: &Wanted<'_>,
     names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>,
     shared: &BTreeMap<String, (bool, bool)>,
-    view: &View<'_>,
+    view: &DecisionInput<'_>,
     actions: &mut Vec<NameAction>,
 ) -> Option<NodeImageStatus> {
     let image = wish.image;
@@ -275,7 +276,7 @@ fn place(
 fn has_older(
     wish: &Wanted<'_>,
     names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>,
-    view: &View<'_>,
+    view: &DecisionInput<'_>,
 ) -> bool {
     names.get(wish.name.as_str()).is_some_and(|(_, name)| {
         let is_made = Role::on(name).is_some_and(Role::is_made);
@@ -283,13 +284,13 @@ fn has_older(
     })
 }
 
-/// The change that an existing name needs to match the spec.
+/// The change that makes an existing name match the spec.
 fn remark(name: &ImageName, pin: bool, remove: bool, placed: bool) -> Option<NameAction> {
     let now = Role::on(name);
     let role = match now {
         Some(Role::Keep | Role::Remove) => Some(Role::made(remove)),
         None if placed => Some(Role::made(remove)),
-        _ => pin.then_some(Role::Found),
+        _ => pin.then_some(Role::Preexisting),
     };
     // A pin on a name without our label was set by someone else and stays.
     let pinned = pin || (now.is_none() && name.pinned);
@@ -306,7 +307,7 @@ fn pin(name: &str, names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>) -> Optio
     let role = Role::on(found);
     (!found.pinned || role.is_none()).then(|| NameAction::Mark {
         name: name.to_owned(),
-        marks: marks(role.or(Some(Role::Found)), true),
+        marks: marks(role.or(Some(Role::Preexisting)), true),
     })
 }
 
@@ -314,7 +315,7 @@ fn pin(name: &str, names: &BTreeMap<&str, (&RuntimeImage, &ImageName)>) -> Optio
 fn pull(
     wish: &Wanted<'_>,
     shared: &BTreeMap<String, (bool, bool)>,
-    view: &View<'_>,
+    view: &DecisionInput<'_>,
     slots: &mut Slots,
     decision: &mut Decision,
 ) -> NodeImageStatus {
@@ -345,13 +346,13 @@ fn pull(
 }
 
 /// Why the image's host cannot be used yet.
-fn host_trouble(wish: &Wanted<'_>, view: &View<'_>) -> Option<String> {
+fn host_trouble(wish: &Wanted<'_>, view: &DecisionInput<'_>) -> Option<String> {
     let inside = view.hosts.get(&wish.host)?;
     match &inside.standing {
-        Standing::Ready => None,
+        HostState::Ready => None,
         // The runtime asks the source when the registry inside fails.
-        Standing::Failed(_) if inside.has_source => None,
-        Standing::Pending(why) | Standing::Failed(why) => {
+        HostState::Failed(_) if inside.has_source => None,
+        HostState::Pending(why) | HostState::Failed(why) => {
             Some(format!("{} is not ready on this node: {why}", wish.host))
         }
     }

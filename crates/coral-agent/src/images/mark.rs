@@ -7,15 +7,15 @@ use coral_cri::{ImageName, Marks, RuntimeImage};
 /// The label on names that the agent is responsible for.
 pub(crate) const LABEL: &str = "image.stvz.io/agent";
 
-/// What the agent has to do with a name.
+/// The agent's responsibility for a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// The agent made the name, and leaves it when it is no longer wanted.
     Keep,
     /// The agent made the name, and removes it when it is no longer wanted.
     Remove,
-    /// The name was there before; the agent pinned it.
-    Found,
+    /// The name existed before; the agent only pinned it.
+    Preexisting,
 }
 
 impl Role {
@@ -25,7 +25,7 @@ impl Role {
             "keep" => Some(Self::Keep),
             "remove" => Some(Self::Remove),
             // A value of another version: never a reason to remove anything.
-            _ => Some(Self::Found),
+            _ => Some(Self::Preexisting),
         }
     }
 
@@ -43,7 +43,7 @@ impl Role {
         match self {
             Self::Keep => "keep",
             Self::Remove => "remove",
-            Self::Found => "found",
+            Self::Preexisting => "found",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Changes of names, each by itself, so that a failed one does not hold up the others.
+//! Applies changes of names one by one, so that a failed change does not hold up the others.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, leaving_status, pulled_name};
 use super::remove::{FailedRemoval, FailedRemovals};
-use crate::pulse::Pulse;
+use crate::pulse::HealthMonitor;
 
 /// How long one pass continues with changes of names, since pulls, probes and the report wait for
 /// them. The last change may add its own deadline to this.
@@ -72,14 +72,14 @@ impl NameAction {
 
 /// The state of changes of names between passes.
 #[derive(Debug, Default)]
-pub(crate) struct Memory {
-    /// The change that the last pass had no time for.
+pub(crate) struct NameState {
+    /// The change that the last pass had no time for: the next pass begins with it.
     first: Option<NameAction>,
     /// Removals that failed.
     pub(crate) failed: FailedRemovals,
 }
 
-impl Memory {
+impl NameState {
     /// Forgets the failures of names that are no longer there.
     pub(crate) fn retain(&mut self, present: &[RuntimeImage]) {
         let names = present.iter().flat_map(|image| &image.names);
@@ -99,16 +99,16 @@ impl Memory {
     }
 }
 
-/// Makes the changes of a decision, also after one of them failed. A failure is reported on the
+/// Makes the changes of a decision, and continues after a failure. A failure is reported on the
 /// image that the name belongs to. After [`TIME`] no further change is begun: the next pass makes
 /// the rest, beginning with the first one left, so that changes that fail each time do not delay
 /// others. Returns whether removals are left. It is an error if the runtime does not answer at all.
 pub(crate) async fn apply<R: ImageRuntime>(
     decision: &mut Decision,
-    memory: &mut Memory,
+    memory: &mut NameState,
     images: &[NodeImage],
     runtime: &R,
-    pulse: &Pulse,
+    pulse: &HealthMonitor,
     now: Timestamp,
 ) -> Result<bool, RuntimeError> {
     let mut actions = std::mem::take(&mut decision.names);

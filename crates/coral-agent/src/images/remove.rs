@@ -22,9 +22,9 @@ pub(crate) struct FailedRemoval {
     /// Failures in a row.
     failures: u32,
     pub(crate) next: Timestamp,
-    /// One word.
+    /// The reason, in one word.
     pub(crate) reason: String,
-    /// What happened.
+    /// The message.
     pub(crate) message: String,
 }
 
@@ -74,13 +74,14 @@ pub(crate) struct Removal {
     pub(crate) postponed: Vec<(String, String, FailedRemoval)>,
 }
 
-/// Releases or removes every name that is marked and not in `wanted`.
+/// Releases or removes every name that has a mark and is not in `wanted`.
 ///
-/// An image goes as a whole only if each of its names is to be removed, no container was made from
-/// it, and no pull runs (`may_remove`): the runtime removes by image ID, with every name, also one
-/// that a pull has just added. Pulls of the same decision begin after it. Otherwise single names are
-/// taken away, or given back unpinned. `postponed` names a failure after which it is not time yet:
-/// such a removal waits for no pull.
+/// An image is removed as a whole only if each of its names is to be removed, no container was
+/// created from it, and no pull is running (`may_remove`): the runtime removes by image ID, with
+/// every name, including one that a pull has just added. Pulls of the same decision begin
+/// afterwards. Otherwise single names are removed, or released without the pin. `postponed` returns
+/// the failure because of which a removal has to wait for its retry: such a removal does not wait
+/// for pulls.
 pub(crate) fn removal(
     present: &[RuntimeImage],
     wanted: &BTreeSet<String>,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::decide::{Decision, View, Wanted};
+use super::decide::{Decision, DecisionInput, Wanted};
 
 /// How long a pull may keep a slot that another image waits for; doubled each time that it gave
 /// the slot back, so that a large image gets through a slow line in the end.
@@ -17,28 +17,29 @@ const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
 const LONGEST_PATIENCE: SignedDuration = SignedDuration::from_mins(30);
 /// The first hold: how long no pull starts while a removal waits for the running ones.
 const HOLD: SignedDuration = SignedDuration::from_mins(1);
-/// How long pulls start again after a hold in which the running ones did not end. After it, no pull
-/// starts until the removal is tried, and each running one ends once its patience is over: that of
-/// the longest is [`LONGEST_PATIENCE`], so a removal waits for 36 minutes at most. A pull keeps its
-/// patience however many removals follow each other, so that a large image gets through here too.
+/// How long pulls may start again after a hold in which the running ones did not end. Afterwards no
+/// pull starts until the removal is tried, and each running pull is cancelled once its patience is
+/// over. The longest patience is [`LONGEST_PATIENCE`], so a removal waits for 36 minutes at most. A
+/// pull keeps its patience across removals, so that a large image completes even while removals
+/// keep coming.
 ///
-/// Once the removal was tried, no other one holds pulls up for as long as it did: however many
-/// follow each other, pulls start half of the time, and one that comes just then waits for
-/// 72 minutes at most.
+/// After a removal was tried, no other removal holds pulls up for as long as the first did. So
+/// however many removals follow each other, pulls start half of the time, and a removal that comes
+/// at that moment waits for 72 minutes at most.
 const REST: SignedDuration = SignedDuration::from_mins(5);
 /// The longest time that a removal waits for running pulls.
 const LONGEST_HOLD: SignedDuration = SignedDuration::from_mins(1 + 5 + 30);
 
 /// Whether a removal waits for the running pulls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Hold {
-    /// Since when one does.
+pub(crate) struct RemovalHold {
+    /// When the current removal began to wait.
     since: Option<Timestamp>,
-    /// Until when none holds pulls up again.
+    /// Until when no removal holds pulls up again.
     rests_until: Option<Timestamp>,
 }
 
-impl Hold {
+impl RemovalHold {
     /// The next state after a pass in which a removal waited, or none did.
     #[must_use]
     pub(crate) fn after(self, removal_waits: bool, now: Timestamp) -> Self {
@@ -61,7 +62,7 @@ impl Hold {
         }
     }
 
-    /// Whether pulls start though a removal waits.
+    /// Whether pulls may start although a removal waits.
     fn rests(self, now: Timestamp) -> bool {
         self.rests_until
             .is_some_and(|until| until > now && until <= now + LONGEST_HOLD)
@@ -73,23 +74,23 @@ pub(super) struct Slots {
     free: usize,
     /// Most pulls from one host.
     per_host: usize,
-    /// Pulls that run or are about to, by host.
+    /// Pulls that run or are about to start, by host.
     taken: BTreeMap<String, usize>,
     is_held: bool,
     /// Whether a removal has waited for the slots of all running pulls long enough.
     is_cleared: bool,
     /// Whether a pull waits for any slot.
     is_full: bool,
-    /// Hosts that a pull waits for a slot of.
+    /// Hosts of which all slots are taken while a pull waits for one.
     full_hosts: BTreeSet<String>,
 }
 
 impl Slots {
     /// The slots that the running pulls leave free.
-    pub(super) fn new(view: &View<'_>) -> Self {
+    pub(super) fn new(view: &DecisionInput<'_>) -> Self {
         let mut taken = BTreeMap::new();
         for name in view.pulling.keys() {
-            *taken.entry(host_of(name).to_owned()).or_default() += 1;
+            *taken.entry(image_host(name).to_owned()).or_default() += 1;
         }
         Self {
             free: view.parallel.saturating_sub(view.pulling.len()),
@@ -102,10 +103,11 @@ impl Slots {
         }
     }
 
-    /// Starts no pull while a removal waits, since the runtime removes images only between pulls.
-    /// A short hold comes first, then a rest for pulls, then a hold in which the running ones are
-    /// taken back. Returns when the hold or the rest ends; the last hold ends with the pulls.
-    pub(super) fn hold(&mut self, view: &View<'_>) -> Option<Timestamp> {
+    /// Starts no pull while a removal waits, because the runtime removes images only between pulls.
+    /// There are three phases: a short hold, then a rest in which pulls start, then a hold in which
+    /// running pulls are cancelled. Returns when the current hold or rest ends; the last hold ends
+    /// with the pulls.
+    pub(super) fn hold(&mut self, view: &DecisionInput<'_>) -> Option<Timestamp> {
         if view.hold.rests(view.now) {
             return view.hold.rests_until;
         }
@@ -136,15 +138,15 @@ impl Slots {
         true
     }
 
-    /// Ends pulls after others, or a removal, have waited long enough for them.
-    pub(super) fn take_back(
+    /// Cancels pulls that others, or a removal, have waited for long enough.
+    pub(super) fn cancel_overdue(
         &self,
-        view: &View<'_>,
+        view: &DecisionInput<'_>,
         wanted: &[Wanted<'_>],
         decision: &mut Decision,
     ) {
         for (name, &since) in view.pulling {
-            let is_waited_for = self.is_full || self.full_hosts.contains(host_of(name));
+            let is_waited_for = self.is_full || self.full_hosts.contains(image_host(name));
             if !is_waited_for && !self.is_cleared {
                 continue;
             }
@@ -170,7 +172,7 @@ fn patience(yields: u32) -> SignedDuration {
 }
 
 /// The host of `HOST/PATH@DIGEST`.
-fn host_of(name: &str) -> &str {
+fn image_host(name: &str) -> &str {
     name.split_once('/').map_or(name, |(host, _)| host)
 }
 

@@ -9,17 +9,17 @@ use coral_cri::{Category, ImageName, RuntimeError, RuntimeImage};
 use jiff::Timestamp;
 
 use super::attempt::Attempt;
-use super::decide::{Decision, Inside, Pull, View, decide};
+use super::decide::{ClusterHost, Decision, DecisionInput, Pull, decide};
 use super::mark::{LABEL, Role, marks};
 use super::names::NameAction;
 use super::remove::{FailedRemoval, FailedRemovals};
-use super::slots::Hold;
-use crate::probe::Standing;
+use super::slots::RemovalHold;
+use crate::probe::HostState;
 
 const ONE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const TWO: &str = "sha256:2222222222222222222222222222222222222222222222222222222222222222";
 
-/// What a decision looks at, with everything absent.
+/// The input of a decision; everything is empty by default.
 struct Scene {
     images: Vec<NodeImage>,
     pins: Vec<String>,
@@ -27,10 +27,10 @@ struct Scene {
     in_use: BTreeSet<String>,
     attempts: BTreeMap<String, Attempt>,
     pulling: BTreeMap<String, Timestamp>,
-    hold: Hold,
+    hold: RemovalHold,
     failed_removals: FailedRemovals,
     placed: BTreeSet<String>,
-    hosts: BTreeMap<String, Inside>,
+    hosts: BTreeMap<String, ClusterHost>,
     now: Timestamp,
 }
 
@@ -46,7 +46,7 @@ fn scene(images: &[NodeImage]) -> Scene {
         in_use: BTreeSet::new(),
         attempts: BTreeMap::new(),
         pulling: BTreeMap::new(),
-        hold: Hold::default(),
+        hold: RemovalHold::default(),
         failed_removals: FailedRemovals::new(),
         placed: BTreeSet::new(),
         hosts: BTreeMap::new(),
@@ -56,7 +56,7 @@ fn scene(images: &[NodeImage]) -> Scene {
 
 impl Scene {
     fn decide(&self) -> Decision {
-        decide(&View {
+        decide(&DecisionInput {
             images: &self.images,
             pins: &self.pins,
             present: &self.present,
@@ -77,7 +77,7 @@ impl Scene {
         pulls.map(|pull| pull.name).collect()
     }
 
-    /// Starts the pulls that are decided.
+    /// Starts the pulls of the decision.
     fn run_pulls(&mut self) {
         let now = self.now;
         let pulls = self.pulls().into_iter();
@@ -197,22 +197,22 @@ fn a_tag_that_moved_is_pulled_again_and_the_old_digest_is_let_go() {
 #[test]
 fn an_image_waits_for_its_registry_and_a_routed_one_with_a_source_only_for_the_first_probe() {
     let mut scene = scene(&[image("reg:5000/a:1", ONE)]);
-    let mut stand = |standing: Standing, has_source| {
-        let inside = Inside {
+    let mut stand = |standing: HostState, has_source| {
+        let inside = ClusterHost {
             standing,
             has_source,
         };
         scene.hosts.insert("reg:5000".to_owned(), inside);
         scene.decide()
     };
-    let pending = Standing::Pending("no probe yet".to_owned());
-    let failed = Standing::Failed("connection refused".to_owned());
+    let pending = HostState::Pending("no probe yet".to_owned());
+    let failed = HostState::Failed("connection refused".to_owned());
     for (standing, has_source, pulls) in [
         (pending.clone(), false, 0),
         (pending, true, 0),
         (failed.clone(), false, 0),
         (failed, true, 1),
-        (Standing::Ready, false, 1),
+        (HostState::Ready, false, 1),
     ] {
         let decision = stand(standing.clone(), has_source);
         assert_eq!(decision.pulls.len(), pulls, "{standing:?} {has_source}");
@@ -232,7 +232,7 @@ fn an_image_that_was_there_is_pinned_and_given_back_when_it_is_no_longer_wanted(
     let decision = scene.decide();
     let pin = NameAction::Mark {
         name: "reg.io/a:1".to_owned(),
-        marks: marks(Some(Role::Found), true),
+        marks: marks(Some(Role::Preexisting), true),
     };
     assert_eq!(decision.names, [pin]);
     assert!(!only(&decision).placed);
@@ -293,7 +293,7 @@ fn an_image_is_removed_only_if_all_its_names_go_and_nothing_uses_or_pulls_it() {
     let waiting = scene.decide();
     assert_eq!(waiting.names, []);
     assert!(only(&waiting).removing);
-    // And nothing more is pulled before it is gone.
+    // Nothing more is pulled before the image is removed.
     scene.images = vec![image("reg.io/c:1", TWO)];
     assert!(scene.decide().pulls.is_empty());
     scene.pulling.clear();
@@ -343,7 +343,7 @@ fn what_is_only_pinned_is_never_pulled_and_is_given_back() {
     let decision = scene.decide();
     let pin = NameAction::Mark {
         name: "reg.io/coral:1".to_owned(),
-        marks: marks(Some(Role::Found), true),
+        marks: marks(Some(Role::Preexisting), true),
     };
     assert_eq!(decision.names, [pin]);
     assert_eq!(decision.pins, ["reg.io/coral:1"]);

@@ -11,10 +11,10 @@ use coral_cri::{
 };
 use tokio::sync::Notify;
 
-/// What it holds and how it misbehaves.
+/// The state of the runtime, and how it misbehaves.
 #[derive(Default)]
 pub(super) struct State {
-    /// Names; an image's ID is made of its digest.
+    /// Names; an image's ID is derived from its digest.
     pub(super) names: BTreeMap<String, ImageName>,
     /// Pulls of these names fail.
     pub(super) refused: BTreeMap<String, Category>,
@@ -26,11 +26,11 @@ pub(super) struct State {
     pub(super) unnameable: BTreeMap<String, Category>,
     /// Images that cannot be removed by these names.
     pub(super) unremovable: BTreeMap<String, Category>,
-    /// How long a removal takes; needs a clock that is paused.
+    /// How long a removal takes; needs a paused clock.
     pub(super) removal_takes: Duration,
-    /// Every removal that was begun, in order.
+    /// Every removal that was started, in order.
     pub(super) removals: Vec<String>,
-    /// Every pull that was begun, in order.
+    /// Every pull that was started, in order.
     pub(super) pulls: Vec<String>,
     /// Whether every call fails.
     pub(super) is_away: bool,
@@ -156,7 +156,7 @@ impl ImageRuntime for FakeRuntime {
     }
 
     async fn remove(&self, reference: &str) -> Result<(), RuntimeError> {
-        // What runs beside it goes on.
+        // Other tasks continue meanwhile.
         tokio::task::yield_now().await;
         let takes = self.state().removal_takes;
         if !takes.is_zero() {

@@ -1,4 +1,4 @@
-//! Keeps the `hosts.toml` files in step with the spec.
+//! Keeps the `hosts.toml` files in sync with the spec.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,10 +12,10 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::runtime::Runtime;
 use super::{CA_CHECK, LOOK, Settings};
-use crate::hosts::found::{File, Found, scan};
+use crate::hosts::found::{File, NodeFiles, scan};
 use crate::hosts::plan::{Action, plan};
 use crate::hosts::{HostsPaths, MARKER, apply, entry};
-use crate::probe::{Host, Standing};
+use crate::probe::{Host, HostState};
 
 /// How soon a failed change of files is retried.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
@@ -24,15 +24,15 @@ const MAX_CA: u64 = 256 << 10;
 
 /// The state of the files after the last change.
 #[derive(Default)]
-pub(super) struct Files {
+pub(super) struct HostsFiles {
     /// The input of the last change.
-    basis: Option<Basis>,
-    outcome: Outcome,
+    basis: Option<SyncInput>,
+    outcome: SyncResult,
     next: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Basis {
+struct SyncInput {
     places: HostsPaths,
     entries: Vec<NodeRegistry>,
     ca: Option<Vec<u8>>,
@@ -40,9 +40,9 @@ struct Basis {
 
 /// The result of the last change.
 #[derive(Debug, Default)]
-struct Outcome {
+struct SyncResult {
     /// Hosts without their file, and their states.
-    troubles: BTreeMap<String, Standing>,
+    troubles: BTreeMap<String, HostState>,
     /// Hosts that left the spec and still have a file.
     leaving: Vec<NodeRegistryStatus>,
     /// Hosts whose file or CA is new.
@@ -52,8 +52,8 @@ struct Outcome {
     has_default: bool,
 }
 
-impl Files {
-    /// Brings the files in step with `entries`, and returns the hosts whose file or CA is new.
+impl HostsFiles {
+    /// Synchronises the files with `entries`, and returns the hosts whose file or CA is new.
     pub(super) async fn sync<R: ImageRuntime>(
         &mut self,
         entries: &[NodeRegistry],
@@ -65,11 +65,11 @@ impl Files {
             let why = "waits for the container runtime".to_owned();
             self.outcome.troubles = entries
                 .iter()
-                .map(|entry| (entry.host.clone(), Standing::Pending(why.clone())))
+                .map(|entry| (entry.host.clone(), HostState::Pending(why.clone())))
                 .collect();
             return Vec::new();
         };
-        let basis = Basis {
+        let basis = SyncInput {
             places: HostsPaths::beside(&certs),
             entries: entries.to_vec(),
             ca: read_ca(&settings.coral_dir).await,
@@ -81,11 +81,11 @@ impl Files {
             return Vec::new();
         }
         let before = self.basis.replace(basis.clone()).map(|basis| basis.places);
-        let work = tokio::task::spawn_blocking(move || bring(&basis, before.as_ref()));
+        let work = tokio::task::spawn_blocking(move || apply_plan(&basis, before.as_ref()));
         self.outcome = match work.await {
             Ok(Ok(outcome)) => outcome,
-            Ok(Err(error)) => Outcome::failed(entries, &error),
-            Err(error) => Outcome::failed(entries, &io::Error::other(error)),
+            Ok(Err(error)) => SyncResult::failed(entries, &error),
+            Err(error) => SyncResult::failed(entries, &io::Error::other(error)),
         };
         let is_well = self.outcome.troubles.is_empty() && self.outcome.leaving.is_empty();
         self.next = Some(now + if is_well { LOOK } else { RETRY });
@@ -125,7 +125,7 @@ impl Files {
     pub(super) async fn ca_changes(&self, folder: &Path) {
         let used = self.basis.as_ref().map(|basis| &basis.ca);
         let mut beat = tokio::time::interval(CA_CHECK);
-        // The first tick is at once.
+        // The first tick completes at once.
         beat.tick().await;
         loop {
             beat.tick().await;
@@ -137,10 +137,10 @@ impl Files {
     }
 }
 
-impl Outcome {
+impl SyncResult {
     fn failed(entries: &[NodeRegistry], error: &io::Error) -> Self {
         let message = format!("the hosts.toml files cannot be read: {error}");
-        let standing = Standing::Failed(message.clone());
+        let standing = HostState::Failed(message.clone());
         Self {
             troubles: entries
                 .iter()
@@ -152,7 +152,7 @@ impl Outcome {
     }
 }
 
-/// The CA bundle; `None` while there is no file that could be one.
+/// The CA bundle; `None` while there is no usable file.
 async fn read_ca(folder: &Path) -> Option<Vec<u8>> {
     let path = folder.join("ca.crt");
     let size = tokio::fs::metadata(&path).await.ok()?.len();
@@ -165,16 +165,16 @@ async fn read_ca(folder: &Path) -> Option<Vec<u8>> {
     is_bundle.then_some(bytes)
 }
 
-/// Scans, plans and acts. If the runtime reads another folder now, the old one is cleared.
-fn bring(basis: &Basis, before: Option<&HostsPaths>) -> io::Result<Outcome> {
+/// Scans, plans and acts. If the runtime reads another folder now, the old one is cleaned up.
+fn apply_plan(basis: &SyncInput, before: Option<&HostsPaths>) -> io::Result<SyncResult> {
     if let Some(old) = before.filter(|old| **old != basis.places) {
         apply::apply(old, &plan(&BTreeMap::new(), None, &scan(old)?));
     }
     let places = &basis.places;
     let found = scan(places)?;
-    let mut outcome = Outcome {
+    let mut outcome = SyncResult {
         has_default: found.has_default,
-        ..Outcome::default()
+        ..SyncResult::default()
     };
     let mut wanted = BTreeMap::new();
     let mut hosts = BTreeMap::new();
@@ -185,7 +185,7 @@ fn bring(basis: &Basis, before: Option<&HostsPaths>) -> io::Result<Outcome> {
                 wanted.insert(entry.folder, entry.content);
             }
             Err(error) => {
-                let standing = Standing::Failed(error.to_string());
+                let standing = HostState::Failed(error.to_string());
                 outcome.troubles.insert(registry.host.clone(), standing);
             }
         }
@@ -202,7 +202,7 @@ fn bring(basis: &Basis, before: Option<&HostsPaths>) -> io::Result<Outcome> {
         .get("")
         .map(|error| format!("{}: {error}", places.state.display()));
     for (folder, content) in &wanted {
-        let standing = lacking(folder, content, places, &found, failures.get(folder));
+        let standing = file_problem(folder, content, places, &found, failures.get(folder));
         let host = hosts.get(folder).cloned().unwrap_or_default();
         outcome
             .troubles
@@ -225,37 +225,37 @@ fn changed(actions: &[Action], hosts: &BTreeMap<String, String>) -> Vec<String> 
 }
 
 /// The state of a host whose file is not as planned.
-fn lacking(
+fn file_problem(
     folder: &str,
     content: &str,
     places: &HostsPaths,
-    found: &Found,
+    found: &NodeFiles,
     failure: Option<&io::Error>,
-) -> Option<Standing> {
+) -> Option<HostState> {
     let path = places.certs.join(folder);
     match found.file(folder) {
         File::Ours(now) if now == content => None,
-        File::Unusable => Some(Standing::Failed(format!(
+        File::Unusable => Some(HostState::Failed(format!(
             "{} is not a folder with a file hosts.toml: remove it",
             path.display()
         ))),
-        _ if failure.is_none() && found.ca.is_none() => Some(Standing::Pending(
+        _ if failure.is_none() && found.ca.is_none() => Some(HostState::Pending(
             "waits for Coral's CA (ca.crt in the ConfigMap coral of the agent's namespace)"
                 .to_owned(),
         )),
         _ => {
             let why = failure.map_or("it was not written".to_owned(), ToString::to_string);
             let path = path.display();
-            Some(Standing::Failed(format!("{path}/hosts.toml: {why}")))
+            Some(HostState::Failed(format!("{path}/hosts.toml: {why}")))
         }
     }
 }
 
 /// Hosts that still have a file of ours although it is no longer wanted.
-fn leaving(found: &Found, wanted: &BTreeMap<String, String>) -> Vec<NodeRegistryStatus> {
+fn leaving(found: &NodeFiles, wanted: &BTreeMap<String, String>) -> Vec<NodeRegistryStatus> {
     let folders = found.ours().filter(|folder| !wanted.contains_key(*folder));
     let statuses = folders.map(|folder| NodeRegistryStatus {
-        host: host_of_file(found.file(folder))
+        host: host_in_marker(found.file(folder))
             .unwrap_or(folder)
             .to_owned(),
         endpoint: String::new(),
@@ -267,7 +267,7 @@ fn leaving(found: &Found, wanted: &BTreeMap<String, String>) -> Vec<NodeRegistry
 }
 
 /// The host that is named in the first line of our file.
-fn host_of_file(file: &File) -> Option<&str> {
+fn host_in_marker(file: &File) -> Option<&str> {
     let File::Ours(content) = file else {
         return None;
     };

@@ -31,7 +31,8 @@ impl<R: ImageRuntime> Runtime<R> {
         }
     }
 
-    /// Asks again now and then: the runtime may have been restarted with another configuration.
+    /// Asks the runtime again from time to time: it may have been restarted with another
+    /// configuration.
     pub(super) async fn look(&mut self, now: Timestamp) {
         if self
             .next
@@ -58,7 +59,7 @@ impl<R: ImageRuntime> Runtime<R> {
         Ok((version, self.client.config_path().await?))
     }
 
-    /// Records that the runtime did not answer: everything is asked again.
+    /// Records that the runtime did not answer, so that everything is asked again.
     pub(super) fn failed(&mut self, error: &RuntimeError) {
         tracing::warn!(%error, "the container runtime failed");
         self.trouble = Some(error.to_string());

@@ -20,14 +20,14 @@ use super::*;
 const ONE: &str = "sha256:1111111111111111111111111111111111111111111111111111111111111111";
 const OWN: &str = "reg.coral-system.svc:5000";
 
-/// A node with an agent; the spec is what the test says, the status what the agent says.
+/// A node with an agent. The test writes the spec, the agent the status.
 struct Machine {
     runtime: Arc<FakeRuntime>,
     folder: TempDir,
     seen: watch::Sender<WatchedObject>,
     reports: watch::Receiver<Option<Report>>,
     object: NodeImages,
-    pulse: Pulse,
+    pulse: HealthMonitor,
     agent: Option<DropGuard>,
 }
 
@@ -46,21 +46,21 @@ impl Machine {
             seen: watch::channel(WatchedObject::NotYet).0,
             reports: watch::channel(None).1,
             object,
-            pulse: Pulse::default(),
+            pulse: HealthMonitor::default(),
             agent: None,
         };
         machine.restart();
         machine
     }
 
-    /// Kills the agent and starts another one, which sees the object with its last status.
+    /// Kills the agent and starts another one, which finds the object with its last status.
     fn restart(&mut self) {
         self.agent = None;
         let last = self.reports.borrow().clone();
         if let Some(report) = last {
             self.object.status = Some(report.status);
         }
-        let (seen, objects) = watch::channel(WatchedObject::There(Arc::new(self.object.clone())));
+        let (seen, objects) = watch::channel(WatchedObject::Present(Arc::new(self.object.clone())));
         let (sender, reports) = watch::channel(None);
         let settings = Settings {
             coral_dir: self.folder.path().join("coral-dir"),
@@ -87,7 +87,7 @@ impl Machine {
         let generation = self.object.metadata.generation.get_or_insert(0);
         *generation += 1;
         self.seen
-            .send_replace(WatchedObject::There(Arc::new(self.object.clone())));
+            .send_replace(WatchedObject::Present(Arc::new(self.object.clone())));
     }
 
     async fn until(&mut self, wanted: impl Fn(&NodeImagesStatus) -> bool) -> NodeImagesStatus {
@@ -153,7 +153,7 @@ async fn a_registry_and_a_route_are_written_proved_and_taken_away_again() {
         .await;
     assert_eq!(status.registries_ready.as_deref(), Some("2/2"));
     assert!(machine.file("docker.io").unwrap().contains("10.96.0.7"));
-    // The registry's own name was proved first, and the reserved image left nothing.
+    // The registry's own name was proved first, and the reserved image is gone.
     let probes = machine.runtime.state().pulls.clone();
     let probe = |host: &str| format!("{host}/{PROBE_PATH}@{PROBE_DIGEST}");
     assert_eq!(probes, [probe(OWN), probe("docker.io")]);
@@ -349,7 +349,7 @@ async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_th
     runtime.state().removal_takes = Duration::from_secs(20);
     let stuck = [("r.io/a:1".to_owned(), Category::Timeout)];
     runtime.state().unremovable = stuck.into();
-    let mut memory = names::Memory::default();
+    let mut memory = names::NameState::default();
     let mut look = async |names: &[&str]| {
         let actions = names.iter().map(|name| NameAction::Remove {
             name: format!("r.io/{name}:1"),
@@ -358,7 +358,7 @@ async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_th
             names: actions.collect(),
             ..Decision::default()
         };
-        let (pulse, now) = (Pulse::default(), Timestamp::now());
+        let (pulse, now) = (HealthMonitor::default(), Timestamp::now());
         let is_left = names::apply(&mut decision, &mut memory, &[], &runtime, &pulse, now);
         let is_left = is_left.await.unwrap();
         assert_eq!(is_left, names.len() > 2);
@@ -378,7 +378,7 @@ async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_th
         reasons,
         told.map(|(name, reason)| (format!("r.io/{name}:1"), reason.to_owned()))
     );
-    // While removals wait for pulls, the place is kept.
+    // While removals wait for pulls, the position is kept.
     assert_eq!(look(&[]).await.0, Vec::<String>::new());
     assert_eq!(look(&["a", "c", "d"]).await.0, ["r.io/c:1", "r.io/d:1"]);
     assert_eq!(look(&["a"]).await.0, ["r.io/a:1"]);
@@ -397,7 +397,7 @@ async fn an_agent_is_ready_while_its_slow_looks_get_on_and_not_once_the_loop_sta
         spec.images = images.collect();
     });
     machine.until(|status| status.available == Some(3)).await;
-    // Three of these calls take longer than a look may stand still.
+    // Three of these calls take longer than a pass may go without progress.
     machine.runtime.state().removal_takes = Duration::from_secs(110);
     machine.apply(|spec| spec.images.clear());
     let generation = machine.object.metadata.generation;
@@ -417,7 +417,7 @@ async fn an_agent_is_ready_while_its_slow_looks_get_on_and_not_once_the_loop_sta
     assert!(machine.pulse.check().is_err(), "the loop has ended");
 }
 
-/// Regression: of many removals that take half a minute each, one came in each time between pulls.
+/// Regression: of many removals that take half a minute each, only one was made between two pulls.
 #[tokio::test(start_paused = true)]
 async fn slow_removals_follow_each_other_before_the_next_pull_for_some_minutes() {
     let mut machine = Machine::start();
@@ -430,7 +430,7 @@ async fn slow_removals_follow_each_other_before_the_next_pull_for_some_minutes()
     machine.until(|status| status.available == Some(6)).await;
     machine.runtime.state().removal_takes = Duration::from_secs(31);
     let new = ONE.replace('1', "a");
-    // A pull that does not end: what it comes before is not removed.
+    // A pull that never ends: images that are pulled after it are not removed.
     let pulled = format!("{OWN}/new@{new}");
     machine.runtime.state().held.insert(pulled);
     machine.apply(|spec| {
@@ -494,7 +494,7 @@ async fn an_object_that_goes_leaves_the_node_as_it_is() {
         .until(|status| all_ready(status) && status.registries.len() == 1)
         .await;
     machine.seen.send_replace(WatchedObject::Absent);
-    // The next object is a new one; between the two nothing was taken away.
+    // The next object is a new one; nothing was removed in between.
     machine.object.metadata.uid = Some("u2".to_owned());
     machine.object.status = None;
     assert!(machine.file("reg.coral-system.svc_5000_").is_some());

@@ -1,4 +1,4 @@
-//! Tasks that run beside the loop: pulls, and one probe.
+//! Tasks beside the loop: pulls, and one probe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::images::decide::Pull;
 const PROBE_DEADLINE: Duration = Duration::from_secs(15);
 
 /// A task that has ended.
-pub(super) enum Done {
+pub(super) enum FinishedTask {
     /// A pull.
     Pulled {
         /// `HOST/PATH@DIGEST`.
@@ -30,35 +30,35 @@ pub(super) enum Done {
     },
 }
 
-/// The tasks that run.
+/// The running tasks.
 #[derive(Default)]
-pub(super) struct Work {
-    tasks: JoinSet<Done>,
+pub(super) struct RunningTasks {
+    tasks: JoinSet<FinishedTask>,
     pulling: BTreeMap<String, Running>,
     probing: Option<AbortHandle>,
 }
 
-/// A pull that runs.
+/// A running pull.
 struct Running {
     since: Timestamp,
     task: AbortHandle,
 }
 
-impl Work {
-    /// The next task that ends. Without a task it never completes.
-    pub(super) async fn next(&mut self) -> Done {
+impl RunningTasks {
+    /// The next task that ends. Never completes if no task is running.
+    pub(super) async fn next(&mut self) -> FinishedTask {
         loop {
             match self.tasks.join_next().await {
                 Some(Ok(done)) => return self.ended(done),
-                // Cancelled, or a panic, which the log has.
+                // The task was cancelled, or it panicked, which was logged.
                 Some(Err(_)) => self.forget_finished(),
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// A task that has ended already.
-    pub(super) fn try_next(&mut self) -> Option<Done> {
+    /// A task that has already ended.
+    pub(super) fn try_next(&mut self) -> Option<FinishedTask> {
         loop {
             match self.tasks.try_join_next()? {
                 Ok(done) => return Some(self.ended(done)),
@@ -67,12 +67,12 @@ impl Work {
         }
     }
 
-    fn ended(&mut self, done: Done) -> Done {
+    fn ended(&mut self, done: FinishedTask) -> FinishedTask {
         match &done {
-            Done::Pulled { name, .. } => {
+            FinishedTask::Pulled { name, .. } => {
                 self.pulling.remove(name);
             }
-            Done::Probed { .. } => self.probing = None,
+            FinishedTask::Probed { .. } => self.probing = None,
         }
         done
     }
@@ -83,8 +83,8 @@ impl Work {
         self.probing = self.probing.take().filter(|task| !task.is_finished());
     }
 
-    /// The running pulls, and since when. A time in the future was recorded before the clock was
-    /// set back: such a pull counts from now on.
+    /// The running pulls, and since when they run. A time in the future was recorded before the
+    /// clock was set back: such a pull counts from now on.
     pub(super) fn pulling(&mut self, now: Timestamp) -> BTreeMap<String, Timestamp> {
         let pulling = self.pulling.iter_mut();
         pulling
@@ -99,8 +99,8 @@ impl Work {
         self.probing.is_some()
     }
 
-    /// Cancels pulls that are not wanted now, and returns whether there were any. They end a moment
-    /// later.
+    /// Cancels pulls that are no longer wanted, and returns whether there were any. They end a
+    /// moment later.
     pub(super) fn cancel_all_but(&mut self, wanted: &BTreeSet<String>) -> bool {
         let mut is_any = false;
         for (name, running) in &self.pulling {
@@ -122,7 +122,7 @@ impl Work {
         let name = pull.name.clone();
         let task = self.tasks.spawn(async move {
             let result = pull_and_mark(&*runtime, &pull).await;
-            Done::Pulled {
+            FinishedTask::Pulled {
                 name: pull.name,
                 result,
             }
@@ -134,7 +134,7 @@ impl Work {
     pub(super) fn probe<R: ImageRuntime>(&mut self, runtime: Arc<R>, entry: NodeRegistry) {
         let task = self.tasks.spawn(async move {
             let outcome = probe(&*runtime, &entry.host).await;
-            Done::Probed { entry, outcome }
+            FinishedTask::Probed { entry, outcome }
         });
         self.probing = Some(task);
     }

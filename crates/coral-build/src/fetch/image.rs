@@ -122,7 +122,7 @@ impl<'a> SourceRepository<'a> {
         let source = BlobSource::new(self.login.at(repository).into(), blob.clone());
         let passed = AtomicU64::new(0);
         let downloading = self.login.again(repository, policy, async |client| {
-            download::pass_on(&source.by(client.into()), &passed, &chunks).await
+            download::pass_on(&source.with_endpoint(client.into()), &passed, &chunks).await
         });
         downloading
             .await

@@ -1,4 +1,4 @@
-//! One request, one answer, within a deadline.
+//! Sends a request and receives its answer within a deadline.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use tower::service_fn;
 
 use crate::{Category, RuntimeError};
 
-/// The largest answer that is read: a list of some ten thousand images.
+/// The largest answer that is read, in bytes: a list of some ten thousand images.
 const MAX_ANSWER: usize = 16 << 20;
 
 /// How long calls may take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadlines {
-    /// What containerd answers from memory or its database.
+    /// For calls that containerd answers from memory or its database.
     pub(super) quick: Duration,
-    /// Lists, and removals, which may wait for a garbage collection.
+    /// For lists, and for removals, which may wait for a garbage collection.
     pub(super) listing: Duration,
-    /// A whole pull.
+    /// For a complete pull.
     pub(super) pull: Duration,
 }
 
@@ -40,7 +40,7 @@ impl Default for Deadlines {
     }
 }
 
-/// A connection to the socket, made at the first call.
+/// A connection to the socket, established at the first call.
 #[derive(Clone)]
 pub(super) struct Channel {
     grpc: tonic::transport::Channel,
@@ -61,7 +61,7 @@ impl Channel {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
-        // The name is never resolved; HTTP/2 wants one.
+        // The name is never resolved, but HTTP/2 requires one.
         let endpoint = Endpoint::from_static("http://localhost").connect_timeout(deadlines.quick);
         Self {
             grpc: endpoint.connect_with_connector_lazy(connect),
@@ -84,7 +84,7 @@ impl Channel {
         self.call(action, path, request, self.deadlines.quick).await
     }
 
-    /// A call that may read or delete much.
+    /// A call that may read or delete a lot.
     pub(super) async fn listing<Q, A>(
         &self,
         action: &'static str,
@@ -126,7 +126,7 @@ impl Channel {
     {
         let mut grpc = Grpc::new(self.grpc.clone()).max_decoding_message_size(MAX_ANSWER);
         let mut request = Request::new(request);
-        // The namespace of everything that CRI made. CRI itself ignores the header.
+        // CRI creates everything in this namespace. CRI itself ignores the header.
         let namespace = MetadataValue::from_static("k8s.io");
         request
             .metadata_mut()

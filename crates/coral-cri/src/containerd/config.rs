@@ -1,4 +1,4 @@
-//! Where containerd reads `hosts.toml` files.
+//! Finds the folder from which containerd reads `hosts.toml` files.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use super::Containerd;
 use crate::proto::{containerd as ctr, cri};
 use crate::{Category, ConfigPath, RuntimeError};
 
-/// The part of the CRI plugin's configuration that containerd 1.x shows in its status.
+/// The part of the CRI plugin's configuration that containerd 1.x includes in its status.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Config {
@@ -20,7 +20,7 @@ struct RegistryConfig {
 }
 
 impl Containerd {
-    /// From the image plugin's exports (containerd 2); without them from the configuration in the
+    /// Reads the exports of the image plugin (containerd 2), or else the configuration in the
     /// runtime's status (containerd 1).
     pub(super) async fn registry_config_path(&self) -> Result<ConfigPath, RuntimeError> {
         if let Some(exported) = self.exported_config_path().await? {

@@ -1,4 +1,5 @@
-//! A containerd that keeps its images in memory: gRPC over a unix socket, the calls that are used.
+//! A containerd that keeps its images in memory: gRPC over a unix socket, with the calls that Coral
+//! uses.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
@@ -17,34 +18,34 @@ use tonic::Code;
 
 use crate::proto::{containerd as ctr, cri};
 
-/// What the fake holds, and how it misbehaves.
+/// The state of the fake, and how it misbehaves.
 #[derive(Default)]
 pub(super) struct State {
-    /// Names and what they stand for.
+    /// Names and their targets.
     pub(super) names: BTreeMap<String, ctr::Image>,
     /// Pulls that fail, by reference.
     pub(super) refusals: BTreeMap<String, (Code, String)>,
     /// Pulls that never end, by reference.
     pub(super) hanging: BTreeSet<String>,
-    /// Credentials that pulls brought: user and server.
+    /// Credentials that pulls sent: user and server.
     pub(super) logins: Vec<(String, String)>,
-    /// `RegistryConfigPath`, of a containerd 2.
+    /// `RegistryConfigPath`, as in containerd 2.
     pub(super) exported: Option<String>,
-    /// The CRI plugin's configuration, of a containerd 1.
+    /// The CRI plugin's configuration, as in containerd 1.
     pub(super) config: Option<String>,
     /// Image references of containers.
     pub(super) containers: Vec<String>,
-    /// Namespaces that calls came with.
+    /// Namespaces that calls were made in.
     pub(super) namespaces: BTreeSet<String>,
 }
 
-/// A running fake; its socket goes with it.
+/// A running fake. Its socket is removed when it is dropped.
 pub(super) struct Fake {
     state: Arc<Mutex<State>>,
     folder: TempDir,
 }
 
-/// An answer of a call: a message, or a code with words.
+/// The answer to a call: a message, or a code with a text.
 type Answer = Result<Vec<u8>, (Code, String)>;
 
 impl Fake {
@@ -227,7 +228,7 @@ impl State {
         }
     }
 
-    /// An image's ID is made of its digest: names of one digest are one image.
+    /// An image's ID is derived from its digest, so names with the same digest are one image.
     fn images(&self) -> cri::ListImagesResponse {
         let mut images: BTreeMap<String, cri::Image> = BTreeMap::new();
         for image in self.names.values() {
@@ -262,7 +263,7 @@ impl State {
         Ok(cri::PullImageResponse { image_ref }.encode_to_vec())
     }
 
-    /// As containerd does it: every name of the image goes.
+    /// Removes every name of the image, as containerd does.
     fn remove(&mut self, request: &cri::RemoveImageRequest) {
         let reference = request.image.clone().unwrap().image;
         if let Some(found) = self.names.get(&reference) {

@@ -1,4 +1,4 @@
-//! containerd's image service: names, what they stand for, and their labels.
+//! containerd's image service: names, their targets, and their labels.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,16 +6,16 @@ use super::Containerd;
 use crate::proto::containerd as ctr;
 use crate::{Category, ImageName, Marks, RuntimeError};
 
-/// The label that keeps an image from kubelet's garbage collection, and its value.
+/// The label that protects an image from kubelet's garbage collection, and its value.
 const PINNED: (&str, &str) = ("io.cri-containerd.pinned", "pinned");
-/// The label of every name that CRI made, and its value.
+/// The label of every name that CRI created, and its value.
 const MANAGED: (&str, &str) = ("io.cri-containerd.image", "managed");
 
-/// How often naming is tried when the name is made or deleted at the same time.
+/// How often naming is attempted if the name is created or deleted concurrently.
 const RACES: usize = 3;
 
 impl Containerd {
-    /// Every name there is, complete or not.
+    /// All names, of complete images or not.
     pub(super) async fn named(&self) -> Result<BTreeMap<String, ctr::Image>, RuntimeError> {
         let path = "/containerd.services.images.v1.Images/List";
         let request = ctr::ListImagesRequest {};
@@ -27,7 +27,7 @@ impl Containerd {
         Ok(images.map(|image| (image.name.clone(), image)).collect())
     }
 
-    /// Makes `name` stand for what `source` stands for.
+    /// Points `name` at the target of `source`.
     pub(super) async fn name_image(
         &self,
         source: &str,
@@ -44,7 +44,7 @@ impl Containerd {
         };
         let mut last = None;
         for _ in 0..RACES {
-            // An update can take labels away, a creation must not be given empty ones.
+            // An update removes labels with empty values; a creation must not contain any.
             match self.update(&image, true).await {
                 Err(error) if error.category() == Category::NotFound => {}
                 done => return done,
@@ -60,19 +60,19 @@ impl Containerd {
         }))
     }
 
-    /// Changes labels of a name and leaves what it stands for alone.
+    /// Changes the labels of a name, but not its target.
     pub(super) async fn mark_name(&self, name: &str, marks: &Marks) -> Result<(), RuntimeError> {
         let image = ctr::Image {
             name: name.to_owned(),
             labels: labels(marks),
-            // Not in the mask, so it changes nothing; but containerd 2 dereferences it, and a
-            // message without a target would end its process.
+            // The mask does not include the target, so it does not change. But containerd 2
+            // dereferences it, and a message without one would crash containerd.
             target: Some(ctr::Descriptor::default()),
         };
         self.update(&image, false).await
     }
 
-    /// Deletes a name; not being there is no error.
+    /// Deletes a name; a missing name is not an error.
     pub(super) async fn delete_name(&self, name: &str) -> Result<(), RuntimeError> {
         let path = "/containerd.services.images.v1.Images/Delete";
         let request = ctr::DeleteImageRequest {
@@ -89,7 +89,7 @@ impl Containerd {
         }
     }
 
-    /// What a name stands for.
+    /// The target of a name.
     async fn get(&self, name: &str) -> Result<ctr::Descriptor, RuntimeError> {
         let action = "look up the image name";
         let path = "/containerd.services.images.v1.Images/Get";
@@ -113,8 +113,8 @@ impl Containerd {
         Ok(())
     }
 
-    /// Sets the labels of `image`, an empty value taking the label away, and, with `target`, what
-    /// the name stands for. Labels that are not named stay.
+    /// Sets the labels of `image`; an empty value removes the label. With `target`, also sets the
+    /// target of the name. Other labels stay.
     async fn update(&self, image: &ctr::Image, target: bool) -> Result<(), RuntimeError> {
         let labels = image.labels.keys().map(|key| format!("labels.{key}"));
         let mut paths: Vec<String> = labels.collect();
@@ -132,7 +132,7 @@ impl Containerd {
     }
 }
 
-/// The labels that say what `marks` say; an empty value takes a label away.
+/// The labels for `marks`; an empty value removes a label.
 fn labels(marks: &Marks) -> HashMap<String, String> {
     let mut labels: HashMap<String, String> = marks.labels.clone().into_iter().collect();
     let pin = if marks.pinned { PINNED.1 } else { "" };
@@ -140,7 +140,7 @@ fn labels(marks: &Marks) -> HashMap<String, String> {
     labels
 }
 
-/// A name as the trait shows it.
+/// Converts a name for the trait.
 pub(super) fn image_name(image: &ctr::Image) -> ImageName {
     let mut labels: BTreeMap<String, String> = image.labels.clone().into_iter().collect();
     labels.remove(MANAGED.0);

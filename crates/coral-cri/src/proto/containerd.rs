@@ -32,7 +32,7 @@ pub(crate) struct GetImageRequest {
     pub(crate) name: String,
 }
 
-/// The answer to Get, Create and Update alike.
+/// The answer to Get, Create and Update.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ImageResponse {
     #[prost(message, optional, tag = "1")]
@@ -64,7 +64,7 @@ pub(crate) struct UpdateImageRequest {
 pub(crate) struct DeleteImageRequest {
     #[prost(string, tag = "1")]
     pub(crate) name: String,
-    /// Collect what is no longer used before the answer.
+    /// Run the garbage collection before the answer.
     #[prost(bool, tag = "2")]
     pub(crate) sync: bool,
 }

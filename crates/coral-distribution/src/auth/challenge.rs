@@ -4,7 +4,7 @@
 const MAX_CHALLENGES: usize = 16;
 const MAX_PARAMETERS: usize = 32;
 
-/// One challenge: a scheme and its parameters, names in lower case.
+/// One challenge: a scheme and its parameters. Names are in lower case.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Challenge {
     pub(crate) scheme: String,
@@ -12,7 +12,7 @@ pub(crate) struct Challenge {
 }
 
 impl Challenge {
-    /// A parameter's value, if it is there and not empty.
+    /// The value of a parameter; `None` if it is missing or empty.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let found = self.parameters.iter().find(|(known, _)| known == name);
         found
@@ -21,7 +21,7 @@ impl Challenge {
     }
 }
 
-/// Reads all challenges of all headers; what cannot be read is passed over.
+/// Parses all challenges of all headers; malformed ones are skipped.
 pub(crate) fn parse_challenges<'a>(headers: impl IntoIterator<Item = &'a str>) -> Vec<Challenge> {
     let mut found = Vec::new();
     for header in headers {
@@ -36,7 +36,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn read_into(&mut self, found: &mut Vec<Challenge>) {
-        // Parameters before any scheme of this header belong to nothing.
+        // Parameters before the first scheme of this header belong to no challenge.
         let mut own = false;
         loop {
             self.rest = self.rest.trim_start_matches([' ', '\t', ',', '=', '"']);

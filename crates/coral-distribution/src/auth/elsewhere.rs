@@ -1,4 +1,4 @@
-//! The challenge of another host that a redirect led to.
+//! Answers the challenge of another host that a redirect led to.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,44 +9,44 @@ use http::{HeaderValue, StatusCode};
 use url::Url;
 
 use super::parse_challenges;
-use super::scheme::{Scheme, choose, scopes_of};
-use super::session::{Ask, MAX_ROUNDS, Session, is_reading, is_refusal, request};
+use super::scheme::{Scheme, challenge_scopes, choose};
+use super::session::{AuthRequest, MAX_ROUNDS, Session, is_reading, is_refusal, request};
 use super::token::Freshness;
 use crate::credentials::Candidate;
 use crate::error::Error;
 use crate::location;
-use crate::transport::{Body, Response, authority_of};
+use crate::transport::{Body, Response, url_authority};
 
-/// How many places a session remembers. A registry chooses where it redirects to, so without a
-/// limit it could fill the memory; a forgotten place costs one more request.
-const MOST_PLACES: usize = 64;
+/// How many repositories elsewhere a session remembers. A registry chooses where it redirects to,
+/// so without a limit it could fill the memory. A forgotten repository costs one more request.
+const MAX_REPOSITORIES: usize = 64;
 
 /// The authorization that each repository elsewhere accepted last, by the address of the
 /// repository.
-pub(crate) type Known = HashMap<String, HeaderValue>;
+pub(crate) type KnownAuthorizations = HashMap<String, HeaderValue>;
 
-/// What one session has learnt of the hosts that redirects led it to.
+/// What one session has learnt about the hosts that redirects led it to.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere(Mutex<Known>);
+pub(super) struct Elsewhere(Mutex<KnownAuthorizations>);
 
 impl Elsewhere {
-    /// The authorization that may be sent at once; none with a request that may not use a login
+    /// The authorizations that may be sent at once; empty for a request that may not use a login
     /// there.
-    pub(super) fn known(&self, ask: &Ask) -> Known {
+    pub(super) fn known(&self, ask: &AuthRequest) -> KnownAuthorizations {
         if may_use_logins(ask) {
             self.0
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone()
         } else {
-            Known::new()
+            KnownAuthorizations::new()
         }
     }
 
     fn remember(&self, url: &Url, header: HeaderValue) {
-        if let Some(place) = place_of(url) {
+        if let Some(place) = repository_address(url) {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= MOST_PLACES && !known.contains_key(&place) {
+            if known.len() >= MAX_REPOSITORIES && !known.contains_key(&place) {
                 known.clear();
             }
             known.insert(place, header);
@@ -54,24 +54,24 @@ impl Elsewhere {
     }
 
     fn forget(&self, url: &Url) {
-        if let Some(place) = place_of(url) {
+        if let Some(place) = repository_address(url) {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             known.remove(&place);
         }
     }
 }
 
-/// Scheme, host, port and repository of an address of the distribution API. Others have none, and
-/// neither has one with a query, which may be signed and then takes no `Authorization`.
-pub(crate) fn place_of(url: &Url) -> Option<String> {
-    let repository = repository_of(url)?;
+/// Scheme, host, port and repository of a URL of the distribution API. `None` for any other URL,
+/// and for one with a query, which may be signed and then accepts no `Authorization`.
+pub(crate) fn repository_address(url: &Url) -> Option<String> {
+    let repository = repository_path(url)?;
     let origin = url.origin().ascii_serialization();
     url.query()
         .is_none()
         .then(|| format!("{origin}/v2/{repository}"))
 }
 
-fn repository_of(url: &Url) -> Option<&str> {
+fn repository_path(url: &Url) -> Option<&str> {
     let path = url.path().strip_prefix("/v2/")?;
     let kinds = ["/manifests/", "/blobs/", "/tags/", "/referrers/"];
     let end = kinds.iter().find_map(|kind| path.rfind(kind))?;
@@ -79,16 +79,16 @@ fn repository_of(url: &Url) -> Option<&str> {
 }
 
 /// Whether a request may use the user's login for a host that a redirect leads to. The registry
-/// that is asked chooses what is read there. It must not have that stored under a tag at the
-/// destination, where others may read it, so the content has to be what its digest says: reading
-/// by tag, and lists, use no login.
-fn may_use_logins(ask: &Ask) -> bool {
+/// that is asked chooses what is read there. It must not be able to have that content stored under
+/// a tag at the destination, where others may read it. So the content has to be fixed by its
+/// digest: reading by tag, and lists, use no login.
+fn may_use_logins(ask: &AuthRequest) -> bool {
     let last = ask.url.path().rsplit('/').next();
     is_reading(&ask.method) && last.is_some_and(|last| Digest::parse(last).is_ok())
 }
 
 /// Whether the answer is a challenge of another host than the requested one.
-fn is_challenged(ask: &Ask, response: &Response) -> bool {
+fn is_challenged(ask: &AuthRequest, response: &Response) -> bool {
     response.status() == StatusCode::UNAUTHORIZED
         && !location::same_origin(response.url(), &ask.url)
         && !matches!(ask.body, Body::Stream(..))
@@ -96,11 +96,11 @@ fn is_challenged(ask: &Ask, response: &Response) -> bool {
 
 impl Session {
     /// Answers the challenge of another host that a redirect led to. Authentication belongs to the
-    /// host that answers: it is told the credential that is configured for it, if there is one, and
-    /// what the first host was told stays there.
+    /// host that answers: it gets the credential that is configured for it, if there is one, and
+    /// never the authorization that the first host got.
     pub(super) async fn answered_elsewhere(
         &self,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         mut response: Response,
     ) -> Result<Response, Error> {
         for _ in 1..MAX_ROUNDS {
@@ -108,7 +108,7 @@ impl Session {
                 break;
             }
             let url = response.url().clone();
-            // Rarely needed, so it must not enlarge the futures of all other requests.
+            // This is rarely needed, so it must not enlarge the futures of all other requests.
             response = Box::pin(self.answered_at(&url, ask, response)).await?;
             if location::same_origin(response.url(), &url) {
                 break;
@@ -117,11 +117,11 @@ impl Session {
         Ok(response)
     }
 
-    /// Asks at this address again: with each of the user's credentials for it, then without one.
+    /// Requests this URL again: with each of the user's credentials for it, then without one.
     async fn answered_at(
         &self,
         url: &Url,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         mut response: Response,
     ) -> Result<Response, Error> {
         self.elsewhere.forget(url);
@@ -134,14 +134,14 @@ impl Session {
             self.check_realm(url, realm)
                 .map_err(|problem| response.error(problem))?;
         }
-        let named = scopes_of(challenge);
+        let named = challenge_scopes(challenge);
         let scopes = if named.is_empty() {
             ask.scopes.clone()
         } else {
             named
         };
         for candidate in self.candidates_at(url, ask) {
-            // With a token that was kept, and with a new one.
+            // First with a cached token, then with a new one.
             for _ in 0..2 {
                 let header = self.header(Some(&scheme), (url, &ask.asked), &candidate, &scopes);
                 let Ok((Some(header), used)) = header.await else {
@@ -166,9 +166,10 @@ impl Session {
         Ok(response)
     }
 
-    /// The credentials for the address that a redirect led to: entries for that host only, never
-    /// over plain HTTP that was not asked for there, and only to read what a digest names.
-    fn candidates_at(&self, url: &Url, ask: &Ask) -> Vec<Candidate> {
+    /// The candidates for the URL that a redirect led to: entries for that host only, never over
+    /// plain HTTP unless that is configured for the host, and only to read content that a digest
+    /// names.
+    fn candidates_at(&self, url: &Url, ask: &AuthRequest) -> Vec<Candidate> {
         let mut candidates = if may_use_logins(ask) {
             self.logins_at(url)
         } else {
@@ -180,19 +181,19 @@ impl Session {
 
     fn logins_at(&self, url: &Url) -> Vec<Candidate> {
         let is_safe = url.scheme() == "https" || self.transport.allows_plain_http(url);
-        let host = Host::parse(&authority_of(url)).ok().filter(|_| is_safe);
-        let own = host.map(|host| self.credentials.candidates(&host, repository_of(url)));
+        let host = Host::parse(&url_authority(url)).ok().filter(|_| is_safe);
+        let own = host.map(|host| self.credentials.candidates(&host, repository_path(url)));
         own.unwrap_or_default()
     }
 
-    /// What helps where a redirect led to a host that refuses a request without a login, and there
-    /// is one for it which this request may not use.
-    pub(super) fn advice_elsewhere(&self, ask: &Ask, url: &Url) -> Option<String> {
+    /// Advice for a redirect to a host that refuses anonymous requests, when a login for that host
+    /// is configured but this request may not use it.
+    pub(super) fn advice_elsewhere(&self, ask: &AuthRequest, url: &Url) -> Option<String> {
         let is_elsewhere = !location::same_origin(url, &ask.url);
         if !is_elsewhere || may_use_logins(ask) || self.logins_at(url).is_empty() {
             return None;
         }
-        let host = authority_of(url);
+        let host = url_authority(url);
         Some(format!(
             "it redirects to {host}, whose login is not used for a tag that another registry \
              chooses: name {host} itself, or the image's digest"
@@ -208,12 +209,12 @@ mod tests {
     fn places_that_a_registry_leads_to_are_remembered_up_to_a_bound() {
         let elsewhere = Elsewhere::default();
         let count = || elsewhere.0.lock().unwrap().len();
-        for n in 0..10 * MOST_PLACES {
+        for n in 0..10 * MAX_REPOSITORIES {
             let url = Url::parse(&format!("https://b/v2/x{n}/blobs/d")).unwrap();
             elsewhere.remember(&url, HeaderValue::from_static("Bearer x"));
-            let place = place_of(&url).unwrap();
+            let place = repository_address(&url).unwrap();
             assert!(elsewhere.0.lock().unwrap().contains_key(&place), "{n}");
-            assert!(count() <= MOST_PLACES, "{n}");
+            assert!(count() <= MAX_REPOSITORIES, "{n}");
         }
     }
 
@@ -227,7 +228,7 @@ mod tests {
             ("https://b/store/d", None),
             ("https://b/v2/", None),
         ] {
-            let place = place_of(&Url::parse(url).unwrap());
+            let place = repository_address(&Url::parse(url).unwrap());
             assert_eq!(place.as_deref(), expected, "{url}");
         }
     }

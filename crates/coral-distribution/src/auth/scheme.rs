@@ -1,4 +1,4 @@
-//! What a host asks for, as far as its challenges can be answered.
+//! The authentication scheme that a host demands, chosen among the challenges that can be answered.
 
 use url::Url;
 
@@ -7,10 +7,10 @@ use crate::error::{Error, Problem};
 use crate::location;
 use crate::transport::Response;
 
-/// What a host asks for.
+/// The authentication that a host demands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scheme {
-    /// Nothing so far.
+    /// None so far.
     Open,
     Basic,
     Bearer {
@@ -20,13 +20,13 @@ pub(crate) enum Scheme {
 }
 
 /// The scopes that a challenge names.
-pub(super) fn scopes_of(challenge: &Challenge) -> Vec<String> {
+pub(super) fn challenge_scopes(challenge: &Challenge) -> Vec<String> {
     let named = challenge.get("scope").unwrap_or_default();
     named.split_whitespace().map(ToOwned::to_owned).collect()
 }
 
-/// Where a token server is: an address, or a path at the host that names it.
-fn realm_of(bearer: &Challenge, response: &Response) -> Option<Url> {
+/// The URL of the token server: absolute, or relative to the host that names it.
+fn token_server_url(bearer: &Challenge, response: &Response) -> Option<Url> {
     let text = bearer.get("realm")?;
     let is_address = text.contains("://") || text.starts_with(['/', '.', '?']);
     let realm = is_address.then(|| location::join(response.url(), text).ok())??;
@@ -43,14 +43,14 @@ pub(super) fn log_challenge(host: &str, scheme: &Scheme) {
     }
 }
 
-/// The challenge that we can answer best.
+/// The challenge that the client can answer best.
 pub(super) fn choose<'a>(
     challenges: &'a [Challenge],
     response: &Response,
 ) -> Result<Option<(Scheme, &'a Challenge)>, Error> {
     let find = |name: &str| challenges.iter().find(|challenge| challenge.scheme == name);
     if let Some(bearer) = find("bearer") {
-        let realm = realm_of(bearer, response).ok_or_else(|| {
+        let realm = token_server_url(bearer, response).ok_or_else(|| {
             let text = "its challenge names no usable token server";
             response.error(Problem::Permanent(text.to_owned()))
         })?;

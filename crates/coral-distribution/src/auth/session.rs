@@ -1,4 +1,4 @@
-//! Requests to one registry on behalf of one repository, with the right `Authorization`.
+//! Requests to one registry on behalf of one repository, with the appropriate `Authorization`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,29 +7,29 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use url::Url;
 
-use super::elsewhere::{Elsewhere, Known};
-use super::scheme::{Scheme, choose, log_challenge, scopes_of};
+use super::elsewhere::{Elsewhere, KnownAuthorizations};
+use super::scheme::{Scheme, challenge_scopes, choose, log_challenge};
 use super::token::{Freshness, TokenKey, basic};
 use super::{Auth, HostState, parse_challenges};
 use crate::blob_stream::BlobStream;
 use crate::credentials::{Candidate, Credential, CredentialKind, Credentials};
 use crate::error::{Answer, Category, Error, Problem};
 use crate::location;
-use crate::transport::{Body, Request, Response, Transport, authority_of, refusal};
+use crate::transport::{Body, Request, Response, Transport, refusal, url_authority};
 
-/// Without a scheme, with it, with a new token, with other scopes.
+/// At most four rounds: without a scheme, with it, with a new token, with other scopes.
 pub(super) const MAX_ROUNDS: usize = 4;
 
 /// A request that may need authentication.
-pub(crate) struct Ask {
+pub(crate) struct AuthRequest {
     pub(crate) method: Method,
     pub(crate) url: Url,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,
-    /// What a token must allow: `repository:library/debian:pull`.
+    /// The access that a token must grant: `repository:library/debian:pull`.
     pub(crate) scopes: Vec<String>,
     pub(crate) asked: String,
-    /// How often it has been sent by now.
+    /// How often the request has been sent so far.
     pub(crate) attempts: u32,
 }
 
@@ -38,26 +38,26 @@ pub(crate) struct Ask {
 pub(crate) struct Session {
     pub(crate) transport: Arc<Transport>,
     pub(super) auth: Arc<Auth>,
-    /// For all hosts: for those that a redirect leads to.
+    /// The credentials for all hosts, for those that a redirect leads to.
     pub(super) credentials: Arc<Credentials>,
     pub(super) elsewhere: Elsewhere,
-    /// In the order in which they are tried.
+    /// The candidates, in the order in which they are tried.
     candidates: Vec<Candidate>,
-    /// The one that worked last.
+    /// The index of the candidate that succeeded last.
     good: AtomicUsize,
-    /// Added to refusals: why a credential that is configured cannot be used.
+    /// Appended to refusals: why a configured credential cannot be used.
     hint: Option<String>,
 }
 
 /// A token that a request carried.
-pub(super) struct Used {
+pub(super) struct UsedToken {
     pub(super) key: TokenKey,
     pub(super) header: HeaderValue,
     pub(super) freshness: Freshness,
 }
 
 /// The result of one attempt with one candidate.
-enum Tried {
+enum Attempt {
     Answered(Response),
     Refused(Error),
 }
@@ -95,48 +95,54 @@ impl Session {
         session
     }
 
-    /// Sends a request with the credential that fits; a refusal (401, 403) is an error, every
-    /// other answer is returned as it is.
-    pub(crate) async fn send(&self, mut ask: Ask) -> Result<Response, Error> {
-        if self.transport.is_unheard(&ask.url) {
+    /// Sends a request with the matching credential. A refusal (401, 403) is an error; every other
+    /// answer is returned unchanged.
+    pub(crate) async fn send(&self, mut ask: AuthRequest) -> Result<Response, Error> {
+        if self.transport.is_undetected(&ask.url) {
             // Boxed: this is rare, and would enlarge the future of every request.
             Box::pin(self.find_scheme(&mut ask)).await;
         }
-        ask.url = self.transport.as_heard(ask.url);
+        ask.url = self.transport.with_known_scheme(ask.url);
         let host = self.auth.host(&ask.url);
         let first = host.wait_for_first().await;
         let result = self.try_candidates(&host, &mut ask).await;
         drop(first);
         if result.as_ref().map_or(true, is_of_another_scheme) {
-            self.transport.doubt(&ask.url);
+            self.transport.forget_plain_http(&ask.url);
         }
         result
     }
 
-    async fn find_scheme(&self, ask: &mut Ask) {
-        let spoken = self.transport.as_spoken(ask.url.clone()).await;
+    async fn find_scheme(&self, ask: &mut AuthRequest) {
+        let spoken = self.transport.with_detected_scheme(ask.url.clone()).await;
         self.auth.moved(&ask.url, &spoken);
         ask.url = spoken;
     }
 
-    async fn try_candidates(&self, host: &HostState, ask: &mut Ask) -> Result<Response, Error> {
+    async fn try_candidates(
+        &self,
+        host: &HostState,
+        ask: &mut AuthRequest,
+    ) -> Result<Response, Error> {
         let good = self.good.load(Ordering::Relaxed);
         let mut refused: Option<Error> = None;
         for step in 0..self.candidates.len() {
             let index = (good + step) % self.candidates.len();
             let candidate = &self.candidates[index];
-            // Anonymous access is tried after a refused credential for reads only.
+            // After a refused credential, anonymous access is tried for reads only.
             let is_anonymous = matches!(candidate, Candidate::Anonymous);
             if is_anonymous && refused.is_some() && !is_reading(&ask.method) {
                 continue;
             }
             match self.try_one(host, ask, candidate).await? {
-                Tried::Answered(response) => {
+                Attempt::Answered(response) => {
                     self.remember(index, refused.as_ref());
                     return Ok(response);
                 }
-                Tried::Refused(error) if !another_may_help(&error, ask) => return Err(error),
-                Tried::Refused(error) => refused = refused.or(Some(error)),
+                Attempt::Refused(error) if !other_candidate_may_help(&error, ask) => {
+                    return Err(error);
+                }
+                Attempt::Refused(error) => refused = refused.or(Some(error)),
             }
         }
         Err(refused.expect("there is always a candidate, and each was refused"))
@@ -149,14 +155,14 @@ impl Session {
         self.good.store(index, Ordering::Relaxed);
     }
 
-    /// Tries one candidate: with what is known about the host, then once or twice more as its
-    /// challenge requires.
+    /// Tries one candidate: first with what is known about the host, then once or twice more as its
+    /// challenge demands.
     async fn try_one(
         &self,
         host: &HostState,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         candidate: &Candidate,
-    ) -> Result<Tried, Error> {
+    ) -> Result<Attempt, Error> {
         let mut scopes = ask.scopes.clone();
         let mut round = 0;
         loop {
@@ -174,7 +180,7 @@ impl Session {
             let response = self.answered_elsewhere(ask, response).await?;
             if !is_refusal(&response) {
                 host.set_open();
-                return Ok(Tried::Answered(response));
+                return Ok(Attempt::Answered(response));
             }
             let again = response.status() == StatusCode::UNAUTHORIZED
                 && location::same_origin(response.url(), &ask.url)
@@ -187,18 +193,18 @@ impl Session {
             let advice = advice.unwrap_or_else(|| self.advice(candidate));
             let error = refused(response, advice, again && once).await;
             if once || !again || round == MAX_ROUNDS {
-                return Ok(Tried::Refused(error));
+                return Ok(Attempt::Refused(error));
             }
         }
     }
 
-    /// Processes a challenge. Returns whether to try the same candidate again.
+    /// Learns from a challenge. Returns whether to try the same candidate again.
     async fn learn(
         &self,
         host: &HostState,
         known: Option<&Scheme>,
         response: &Response,
-        used: Option<&Used>,
+        used: Option<&UsedToken>,
         scopes: &mut Vec<String>,
     ) -> Result<bool, Error> {
         let headers = response.inner.headers().get_all(WWW_AUTHENTICATE);
@@ -215,11 +221,11 @@ impl Session {
             return Ok(changed);
         };
         self.auth.tokens.forget(&used.key, &used.header).await;
-        if used.freshness == Freshness::Kept {
+        if used.freshness == Freshness::Cached {
             return Ok(true);
         }
-        // Some registries name scopes of their own.
-        let named = scopes_of(challenge);
+        // Some registries demand scopes of their own.
+        let named = challenge_scopes(challenge);
         let other = !named.is_empty() && named != *scopes;
         if other {
             *scopes = named;
@@ -227,15 +233,15 @@ impl Session {
         Ok(other)
     }
 
-    /// The `Authorization` for what the host asks for, at an address and for a purpose.
+    /// The `Authorization` that the host demands, for a URL and a purpose.
     pub(super) async fn header(
         &self,
         scheme: Option<&Scheme>,
         at: (&Url, &str),
         candidate: &Candidate,
         scopes: &[String],
-    ) -> Result<(Option<HeaderValue>, Option<Used>), Error> {
-        let fail = |problem| Error::new(authority_of(at.0), at.1, problem);
+    ) -> Result<(Option<HeaderValue>, Option<UsedToken>), Error> {
+        let fail = |problem| Error::new(url_authority(at.0), at.1, problem);
         match scheme {
             None | Some(Scheme::Open) => Ok((None, None)),
             Some(Scheme::Basic) => {
@@ -254,7 +260,7 @@ impl Session {
                     scopes: scopes.to_vec(),
                 };
                 let (header, freshness) = self.auth.tokens.get(&self.transport, &key).await?;
-                let used = Used {
+                let used = UsedToken {
                     key,
                     header: header.clone(),
                     freshness,
@@ -270,22 +276,22 @@ impl Session {
         check_token_server(&self.transport, registry, realm)
     }
 
-    fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Tried, Error> {
+    fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Attempt, Error> {
         match error.category() {
             Category::Unauthorized | Category::Forbidden => {
                 let advice = self.advice(candidate);
-                Ok(Tried::Refused(error.advised(advice)))
+                Ok(Attempt::Refused(error.advised(advice)))
             }
             _ => Err(error),
         }
     }
 
-    /// An answer to `HEAD` has no body, and some registries say only there that a 403 is a rate
-    /// limit: the same is asked for once by `GET`.
+    /// An answer to `HEAD` has no body, and some registries report only there that a 403 is a rate
+    /// limit. So the same request is made once with `GET`.
     async fn explained(
         &self,
         response: Response,
-        ask: &mut Ask,
+        ask: &mut AuthRequest,
         authorization: Option<HeaderValue>,
     ) -> Response {
         let unclear = ask.method == Method::HEAD
@@ -318,7 +324,7 @@ impl Session {
 async fn refused(response: Response, advice: String, expired: bool) -> Error {
     let (host, asked) = (response.host.clone(), response.asked.clone());
     let mut answer: Answer = refusal(response).await;
-    // The refusal of a client that asks too often says nothing about its credentials.
+    // A rate limit says nothing about the client's credentials.
     if !answer.rate_limited {
         answer.advice = advice;
     }
@@ -330,8 +336,8 @@ async fn refused(response: Response, advice: String, expired: bool) -> Error {
     Error::new(host, asked, problem)
 }
 
-/// Checks that a token may come from the address that `named` named: plain HTTP that was allowed for
-/// one host is not allowed for another.
+/// Checks that a token may come from `url`, given the URL that named the token server: plain HTTP
+/// that is configured for one host is not thereby allowed for another.
 pub(super) fn check_token_server(
     transport: &Transport,
     named: &Url,
@@ -343,7 +349,7 @@ pub(super) fn check_token_server(
     if is_safe {
         return Ok(());
     }
-    let server = authority_of(server);
+    let server = url_authority(server);
     Err(Problem::Unsafe(format!(
         "its token server {server} speaks plain HTTP, over which no secrets are sent and no tokens \
          are read; allow that with --plain-http {server}"
@@ -355,7 +361,7 @@ async fn credential(
     candidate: &Candidate,
 ) -> Result<Option<Arc<Credential>>, Error> {
     let found = candidate.credential().await;
-    found.map_err(|error| Error::new(authority_of(url), asked, Problem::Helper(error)))
+    found.map_err(|error| Error::new(url_authority(url), asked, Problem::Helper(error)))
 }
 
 pub(super) fn is_refusal(response: &Response) -> bool {
@@ -365,9 +371,9 @@ pub(super) fn is_refusal(response: &Response) -> bool {
     )
 }
 
-/// Another credential changes nothing about a rate limit, and a body that is gone cannot be sent
-/// again.
-fn another_may_help(error: &Error, ask: &Ask) -> bool {
+/// Whether another candidate may succeed. Another credential does not change a rate limit, and a
+/// body that has been consumed cannot be sent again.
+fn other_candidate_may_help(error: &Error, ask: &AuthRequest) -> bool {
     matches!(
         error.category(),
         Category::Unauthorized | Category::Forbidden
@@ -378,13 +384,14 @@ pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// A server that speaks TLS answers a request in plain HTTP with 400.
+/// Whether the host speaks another URL scheme: a server that speaks TLS answers a request in plain
+/// HTTP with 400.
 fn is_of_another_scheme(response: &Response) -> bool {
     response.status() == StatusCode::BAD_REQUEST
 }
 
-/// A request for this round; the body stays for the next unless it can be sent only once.
-pub(super) fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Request {
+/// The request of this round. The body stays for the next round unless it can be sent only once.
+pub(super) fn request(ask: &mut AuthRequest, authorization: Option<HeaderValue>) -> Request {
     ask.attempts += 1;
     let body = match &mut ask.body {
         Body::Empty => Body::Empty,
@@ -402,6 +409,6 @@ pub(super) fn request(ask: &mut Ask, authorization: Option<HeaderValue>) -> Requ
         body,
         asked: ask.asked.clone(),
         attempt: ask.attempts,
-        elsewhere: Known::new(),
+        elsewhere: KnownAuthorizations::new(),
     }
 }

@@ -1,4 +1,4 @@
-//! Bearer tokens: fetched, kept until shortly before they expire.
+//! Bearer tokens: fetched, and cached until shortly before they expire.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,28 +11,28 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use url::Url;
 
-use super::Known;
+use super::KnownAuthorizations;
 use super::session::check_token_server;
 use crate::credentials::{Credential, CredentialKind};
 use crate::error::{Error, Problem};
 use crate::transport::{
-    Body, Request, Transport, authority_of, is_html, markup, read_document, refusal,
+    Body, Request, Transport, is_html, markup, read_document, refusal, url_authority,
 };
 
-/// Some token servers list all of an account's groups in the token; none needs more than this.
+/// Some token servers list all groups of an account in the token; no token needs more than this.
 const MAX_TOKEN_ANSWER: usize = 256 * 1024;
-/// Longest token, in bytes: servers accept no longer header.
+/// Longest token, in bytes: servers do not accept longer headers.
 const MAX_TOKEN: usize = 64 * 1024;
 /// The lifetime of a token that states none, according to the token specification.
 const DEFAULT_LIFE: Duration = Duration::from_mins(1);
-/// The longest lifetime that is believed.
+/// A longer lifetime is capped at this value.
 const MAX_LIFE: Duration = Duration::from_hours(24);
-/// A token is renewed this long before its end, or at three quarters of a short life.
+/// A token is renewed this long before it expires, or after three quarters of a short lifetime.
 const MARGIN: Duration = Duration::from_secs(15);
-/// Above this many tokens, expired ones are dropped.
+/// Above this number of tokens, expired ones are removed.
 const MANY_TOKENS: usize = 4096;
 
-/// What a token is for.
+/// The host, scope and credential that a token is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TokenKey {
     pub(crate) credential: Option<Arc<Credential>>,
@@ -65,8 +65,8 @@ struct TokenAnswer {
 }
 
 impl Tokens {
-    /// The `Authorization` header for a key, and whether it was cached. Of many concurrent callers
-    /// one fetches the token; if that fails, each of the others tries by itself.
+    /// The `Authorization` header for a key, and whether it was cached. Of many concurrent callers,
+    /// one fetches the token; if that fails, each of the others tries on its own.
     pub(crate) async fn get(
         &self,
         transport: &Transport,
@@ -75,7 +75,7 @@ impl Tokens {
         let slot = self.slot(key);
         if let Ok(mut first) = slot.try_lock() {
             if let Some(header) = valid(first.as_ref()) {
-                return Ok((header, Freshness::Kept));
+                return Ok((header, Freshness::Cached));
             }
             let token = fetch(transport, key).await?;
             let header = token.header.clone();
@@ -117,7 +117,7 @@ impl Tokens {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
     New,
-    Kept,
+    Cached,
 }
 
 fn valid(token: Option<&Token>) -> Option<HeaderValue> {
@@ -157,7 +157,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
             body: Body::Empty,
             asked,
             attempt: 1,
-            elsewhere: Known::new(),
+            elsewhere: KnownAuthorizations::new(),
         },
     };
     let response = transport.send(request).await?;
@@ -166,7 +166,7 @@ async fn fetch(transport: &Transport, key: &TokenKey) -> Result<Token, Error> {
         return Err(Error::new(host, asked, refusal(response).await));
     }
     let (host, asked) = (response.host.clone(), response.asked.clone());
-    // The target of a redirect has to satisfy the same rule as the address that the registry named.
+    // The target of a redirect has to satisfy the same rule as the URL that the registry named.
     check_token_server(transport, &key.realm, response.url())
         .map_err(|problem| Error::new(&host, &asked, problem))?;
     let is_page = is_html(&response);
@@ -194,12 +194,12 @@ fn log_token(key: &TokenKey, life: Duration) {
     let credential = key.credential.as_deref();
     let credential = credential.map_or("none", |credential| credential.origin.as_str());
     tracing::debug!(
-        server = %authority_of(&key.realm), path = %key.realm.path(), service = ?key.service,
+        server = %url_authority(&key.realm), path = %key.realm.path(), service = ?key.service,
         scopes = ?key.scopes, credential, life_seconds = life.as_secs(), "token received"
     );
 }
 
-/// The header of the token that a server answered with, and its life.
+/// Parses a token server's answer into the header of the token and its lifetime.
 pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static str> {
     // The parser's own message may quote the token.
     let answer: TokenAnswer =
@@ -209,7 +209,7 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
         .flatten()
         .find(|t| !t.is_empty());
     let token = token.ok_or("the answer has no token in it")?;
-    // RFC 6750 allows fewer characters; other texts of a server are not sent as tokens.
+    // RFC 6750 allows fewer characters than a header does; anything else is not sent as a token.
     let is_token = token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_token {
         return Err(
@@ -219,11 +219,11 @@ pub(crate) fn read(answer: &[u8]) -> Result<(HeaderValue, Duration), &'static st
     let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
         .map_err(|_| "the token is not valid in a header")?;
     header.set_sensitive(true);
-    Ok((header, life_of(answer.expires_in)))
+    Ok((header, token_lifetime(answer.expires_in)))
 }
 
-/// The exchange of an identity token (OAuth 2, RFC 6749, section 6, as the token specification of
-/// the distribution project has it).
+/// The form of an identity token's exchange (OAuth 2, RFC 6749, section 6, as in the token
+/// specification of the distribution project).
 fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "refresh_token");
@@ -244,11 +244,11 @@ fn grant(key: &TokenKey, credential: &Credential, asked: String) -> Request {
         body: Body::Secret(form.finish().into()),
         asked,
         attempt: 1,
-        elsewhere: Known::new(),
+        elsewhere: KnownAuthorizations::new(),
     }
 }
 
-fn life_of(expires_in: Option<f64>) -> Duration {
+fn token_lifetime(expires_in: Option<f64>) -> Duration {
     expires_in
         .filter(|seconds| *seconds > 0.0)
         .map_or(DEFAULT_LIFE, |s| {
@@ -282,15 +282,16 @@ mod tests {
 
     #[test]
     fn a_tokens_life_is_bounded_on_both_sides() {
-        assert_eq!(life_of(None), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(300.0)), Duration::from_mins(5));
-        assert_eq!(life_of(Some(0.0)), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(-5.0)), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(f64::NAN)), DEFAULT_LIFE);
-        assert_eq!(life_of(Some(1e300)), MAX_LIFE);
+        assert_eq!(token_lifetime(None), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(300.0)), Duration::from_mins(5));
+        assert_eq!(token_lifetime(Some(0.0)), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(-5.0)), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(f64::NAN)), DEFAULT_LIFE);
+        assert_eq!(token_lifetime(Some(1e300)), MAX_LIFE);
     }
 
-    /// Regression: any text that a server calls a token was sent to the registry that named it.
+    /// Regression: any text that a server called a token was sent to the registry that named the
+    /// server.
     #[test]
     fn what_can_be_no_token_is_not_taken_for_one() {
         let longest = "x".repeat(MAX_TOKEN);
@@ -354,7 +355,8 @@ mod tests {
         drop(fetching);
     }
 
-    /// HTTP/2 keeps headers in tables, and logs of headers show them, except those marked sensitive.
+    /// HTTP/2 keeps headers in tables, and logs of headers show them, except those marked as
+    /// sensitive.
     #[test]
     fn a_password_in_a_header_is_marked_as_secret() {
         let credential = Credential {

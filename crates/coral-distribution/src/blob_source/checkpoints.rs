@@ -1,13 +1,13 @@
-//! States of a blob's digest on the way, so that reading can begin again in the middle.
+//! Intermediate states of a blob's digest, so that reading can restart in the middle.
 
 use coral_image::Hasher;
 
-/// Bytes between two states, until there are too many.
+/// Bytes between two states, until there are too many states.
 const FIRST_STEP: u64 = 4 * 1024 * 1024;
-/// States that are kept; past it every other one goes and the step doubles.
+/// Most states that are kept. Beyond that, every other state is dropped and the step doubles.
 const MOST: usize = 64;
 
-/// The states so far, by offset.
+/// The states so far, by offset in bytes.
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     states: Vec<(u64, Hasher)>,
@@ -24,7 +24,7 @@ impl Default for Checkpoints {
 }
 
 impl Checkpoints {
-    /// Whether a state at `offset` is worth keeping.
+    /// Whether a state at `offset` should be kept.
     pub(crate) fn wants(&self, offset: u64) -> bool {
         let last = self.states.last().map_or(0, |(at, _)| *at);
         offset >= last + self.step

@@ -1,23 +1,24 @@
-//! The failures of the reads of one blob so far. Pure.
+//! Counts the failures of the reads of one blob. Pure.
 
 use std::time::Duration;
 
 use crate::error::{Category, Error};
 use crate::resume::{PROGRESS, Resumes};
 
-/// The attempts that are left, and what made the other side wait.
+/// The attempts that are left, and the failure that kept the other side waiting.
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     resumes: Resumes,
-    /// The last failure for slowness after which reading resumed, and its offset; kept until enough
-    /// has moved.
+    /// The last failure due to slowness after which reading resumed, and its offset. It is kept
+    /// until enough bytes have arrived.
     slowness: Option<(Error, u64)>,
 }
 
 impl Reads {
-    /// The wait before a read resumes at `offset`, or the error if it is time to give up.
+    /// Records a failure. Returns the wait before the read resumes at `offset`, or the error if it
+    /// is time to give up.
     pub(super) fn failed(&mut self, error: Error, offset: u64) -> Result<Duration, Error> {
-        let next = if error.is_drip() {
+        let next = if error.is_too_slow() {
             self.resumes.next_after_drip(offset)
         } else {
             self.resumes.next(offset)
@@ -31,7 +32,7 @@ impl Reads {
         Ok(wait)
     }
 
-    /// Bytes came, up to `offset`.
+    /// Records that bytes have arrived up to `offset`.
     pub(super) fn moved_to(&mut self, offset: u64) {
         if let Some((_, since)) = &self.slowness
             && offset.saturating_sub(*since) >= PROGRESS
@@ -40,7 +41,7 @@ impl Reads {
         }
     }
 
-    /// The last slowness, if nothing much has moved since.
+    /// Takes the last failure due to slowness, unless enough bytes have arrived since.
     pub(super) fn take_slowness(&mut self) -> Option<Error> {
         self.slowness.take().map(|(error, _)| error)
     }

@@ -13,19 +13,19 @@ use crate::blob_source::Checkpoints;
 use crate::error::{Error, Problem};
 use crate::transport::markup;
 
-/// The end of an HTML page.
+/// How an HTML page ends.
 const CLOSING: &[u8] = b"</html>";
-/// How many bytes at the end of a page are kept: white space may follow the tag.
+/// How many bytes of a page's end are kept: white space may follow the tag.
 const LONGEST_END: usize = 64;
 
-/// What the response promised.
+/// The blob and the offset that the response is expected to deliver.
 #[derive(Debug, Clone)]
 pub(crate) struct Promise {
     pub(crate) digest: Digest,
     pub(crate) size: u64,
-    /// The offset at which the caller begins.
+    /// The offset at which the caller starts to read.
     pub(crate) offset: u64,
-    /// State after everything before `offset`; without it only the length is checked.
+    /// State of the digest after all bytes before `offset`; without it only the length is checked.
     pub(crate) hasher: Option<Hasher>,
 }
 
@@ -43,26 +43,27 @@ impl Promise {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Reading,
-    /// Everything has arrived and is right; one check for further bytes follows.
+    /// Everything has arrived and is correct; one check for excess bytes follows.
     Complete,
     Ended,
 }
 
-/// Ends with an error at the first excess byte, at an early end, or at a wrong digest; in the last
-/// case the final chunk is not returned.
+/// Ends with an error at the first excess byte, at an early end, or at a wrong digest. In the last
+/// case it withholds the final chunk.
 pub(crate) struct Checked {
     inner: BlobStream,
     promise: Promise,
-    /// Bytes to drop first, where the other side ignored the offset.
+    /// Bytes to skip first, because the other side ignored the offset.
     skip: u64,
     received: u64,
     state: State,
     checkpoints: Option<Arc<Mutex<Checkpoints>>>,
-    /// Whether it is still to be seen if a page came in place of the blob.
+    /// Whether the first bytes have not arrived yet, which show whether a page was sent instead of
+    /// the blob.
     awaits_start: bool,
-    /// Whether what came begins like a page.
+    /// Whether the content begins like an HTML page.
     is_page: bool,
-    /// The last bytes of what begins like a page.
+    /// The last bytes of content that begins like a page.
     end: Vec<u8>,
     place: String,
     asked: String,
@@ -91,19 +92,19 @@ impl Checked {
         }
     }
 
-    /// Keeps states of the digest on the way.
-    pub(crate) fn noting(mut self, checkpoints: Arc<Mutex<Checkpoints>>) -> Self {
+    /// Keeps intermediate states of the digest in `checkpoints`.
+    pub(crate) fn with_checkpoints(mut self, checkpoints: Arc<Mutex<Checkpoints>>) -> Self {
         self.checkpoints = Some(checkpoints);
         self
     }
 
-    /// The stream comes from a registry, in front of which a proxy may answer with a page.
-    pub(crate) fn of_a_registry(mut self) -> Self {
+    /// Marks a stream that comes from a registry, in front of which a proxy may answer with a page.
+    pub(crate) fn with_page_detection(mut self) -> Self {
         self.awaits_start = self.promise.offset == 0 || self.skip > 0;
         self
     }
 
-    /// A blob may be an HTML page itself, so a page is an error only if the check fails. It is then
+    /// A blob may itself be an HTML page, so a page is an error only if the check fails. It is then
     /// reported as a page, not as a damaged blob, and is not requested again.
     fn fail(&mut self, problem: Problem) -> Error {
         self.state = State::Ended;
@@ -111,8 +112,8 @@ impl Checked {
         Error::new(&self.place, &self.asked, problem)
     }
 
-    /// A page is over where it ends like one. What is cut before may be a blob that is one, from a
-    /// server that did not say its length: it is requested again.
+    /// A page is complete if it ends like one. Content that is cut off before may be a blob that is
+    /// a page, from a server that did not send its length; it is requested again.
     fn cut(&mut self) -> Error {
         let end = self.end.trim_ascii_end();
         self.is_page &= end
@@ -125,7 +126,7 @@ impl Checked {
         })
     }
 
-    /// Processes a chunk. An empty result has nothing for the caller.
+    /// Checks a chunk. If the result is empty, there is nothing to return to the caller.
     fn take(&mut self, mut chunk: Bytes) -> Result<Bytes, Error> {
         if self.awaits_start && !chunk.is_empty() {
             self.awaits_start = false;
@@ -154,7 +155,7 @@ impl Checked {
         Ok(chunk)
     }
 
-    /// Compares the digest once everything has come.
+    /// Verifies the digest once all bytes have arrived.
     fn complete(&mut self) -> Result<(), Error> {
         self.state = State::Complete;
         let Some(hasher) = self.promise.hasher.take() else {
@@ -194,7 +195,7 @@ impl Checked {
         }
     }
 
-    /// The blob is complete. Checks once whether more bytes arrive, without waiting.
+    /// The blob is complete: checks once, without waiting, whether excess bytes arrive.
     fn poll_complete(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
         let next = self.inner.poll_next_unpin(cx);
         self.state = State::Ended;
@@ -229,7 +230,8 @@ mod tests {
     use super::*;
     use crate::error::Category;
 
-    /// What comes out when `sent` comes in for a blob that is `promised`, in chunks of these sizes.
+    /// The result of reading a blob that is `promised` from a stream of `sent`, in chunks of these
+    /// sizes.
     fn read(
         promised: &[u8],
         offset: usize,
@@ -264,8 +266,8 @@ mod tests {
         (bytes, failure)
     }
 
-    /// Regression: a blob that is a page was not requested again when its server, which had not said its
-    /// length, was cut.
+    /// Regression: a blob that is a page was not requested again when its server, which had not
+    /// sent its length, was cut off.
     #[test]
     fn a_page_that_is_cut_is_told_from_one_in_place_of_the_blob() {
         let promised = b"<!DOCTYPE html><html><body>a long manual</body></html>\n";
@@ -286,7 +288,8 @@ mod tests {
                 };
                 let chunks: Vec<_> = sent.chunks(chunk).map(Bytes::copy_from_slice).collect();
                 let inner = BlobStream::new(futures::stream::iter(chunks.into_iter().map(Ok)));
-                let checked = Checked::new(inner, promise, 0, "here", "testing").of_a_registry();
+                let checked =
+                    Checked::new(inner, promise, 0, "here", "testing").with_page_detection();
                 let items: Vec<_> = checked.collect().now_or_never().unwrap();
                 let failed = items.into_iter().find_map(Result::err).unwrap();
                 let told = String::from_utf8_lossy(sent);
@@ -305,7 +308,7 @@ mod tests {
         ) {
             let offset = at.index(bytes.len() + 1);
             let (skip, sent) = if ignored { (offset, &bytes[..]) } else { (0, &bytes[offset..]) };
-            // Nothing is asked for when nothing is missing.
+            // Nothing is requested when no bytes are missing.
             prop_assume!(offset < bytes.len() || !ignored);
             let (got, failure) = read(&bytes, offset, skip, sent, chunk);
             prop_assert_eq!(failure, None);

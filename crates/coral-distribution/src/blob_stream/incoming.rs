@@ -1,4 +1,4 @@
-//! The body of an answer as it comes over the network.
+//! The body of an answer as it arrives over the network.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,18 +12,18 @@ use url::Url;
 
 use crate::error::{Error, Problem};
 use crate::options::HostOptions;
-use crate::transport::{Pace, Response, classify};
+use crate::transport::{MinRate, Response, classify};
 
 type Body = Pin<Box<dyn Stream<Item = Result<Bytes, reqwest::Error>> + Send>>;
 
-/// Chunks of a body. Waiting for one longer than the stall limit is an error, and so is a drip;
-/// time in which the reader asks for no chunk does not count.
+/// The chunks of a body. Waiting longer than the stall limit for a chunk is an error, and so is a
+/// transfer that is too slow. Time in which the reader asks for no chunk does not count.
 pub(crate) struct Incoming {
     body: Body,
     stall: Duration,
     alarm: Pin<Box<Sleep>>,
     waiting: Option<Instant>,
-    pace: Pace,
+    rate: MinRate,
     received: u64,
     url: Url,
     place: String,
@@ -37,7 +37,7 @@ impl Incoming {
             stall,
             alarm: Box::pin(tokio::time::sleep(stall)),
             waiting: None,
-            pace: Pace::new(stall),
+            rate: MinRate::new(stall),
             received: 0,
             url: response.url().clone(),
             place: response.host,
@@ -68,11 +68,11 @@ impl Stream for Incoming {
             Poll::Ready(Some(Ok(chunk))) => {
                 let waited = self.waiting.take().map(|since| since.elapsed());
                 self.received += chunk.len() as u64;
-                let paced = self
-                    .pace
+                let checked = self
+                    .rate
                     .moved(chunk.len() as u64, waited.unwrap_or_default());
-                let paced = paced.map_err(|slow| Error::new(&self.place, &self.asked, slow));
-                Poll::Ready(Some(paced.map(|()| chunk)))
+                let checked = checked.map_err(|slow| Error::new(&self.place, &self.asked, slow));
+                Poll::Ready(Some(checked.map(|()| chunk)))
             }
             Poll::Ready(Some(Err(error))) => {
                 let problem = classify(

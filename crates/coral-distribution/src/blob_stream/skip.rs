@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt as _};
 
 use crate::error::Error;
 
-/// Leaves the first bytes out.
+/// Skips the first bytes.
 pub(crate) struct Skip<S> {
     inner: S,
     left: u64,

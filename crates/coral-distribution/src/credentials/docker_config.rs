@@ -1,4 +1,4 @@
-//! Docker's `config.json` and what Kubernetes makes of it.
+//! Docker's `config.json` and the variants that Kubernetes uses.
 
 use std::sync::Arc;
 
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::redacted::Redacted;
 
-/// A Secret holds at most 1 MiB; a file is not larger either.
+/// A Secret holds at most 1 MiB; no file needs to be larger.
 pub(super) const MAX_CONFIG: usize = 1024 * 1024;
 
-/// Base64 as the tools write it: with padding or without.
+/// Base64 with or without padding, since tools write both.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -49,7 +49,7 @@ pub(super) fn read(
         });
     }
     let root = root(json, origin)?;
-    // Docker asks a helper before it looks at what the file itself holds.
+    // Docker asks a helper before it looks at the entries in the file itself.
     let mut entries = match programs {
         Helpers::Run => helpers(&root, origin),
         Helpers::Refused => refused_helpers(&root, origin),
@@ -60,10 +60,10 @@ pub(super) fn read(
     });
     for (key, value) in auths {
         let Some(scope) = scope(key) else {
-            passed_over(origin, key);
+            log_skipped(origin, key);
             continue;
         };
-        // What is odd matters when its registry asks for a credential, and is then named.
+        // An invalid entry is reported only when its registry asks for a credential.
         let grant = entry(key, value, origin)
             .unwrap_or_else(|wrong| Some(Grant::Unusable(wrong.to_string())));
         entries.extend(grant.map(|grant| (scope, grant)));
@@ -71,8 +71,8 @@ pub(super) fn read(
     Ok(entries)
 }
 
-/// The object that the file is. As Docker does, nothing is taken for an empty one, a byte order mark
-/// is passed over, and what is no Unicode becomes a letter that fits no credential.
+/// The JSON object in the file. As in Docker, an empty file is an empty object, a byte order mark
+/// is skipped, and invalid UTF-8 becomes a replacement character that fits no credential.
 fn root(json: &[u8], origin: &str) -> Result<Map<String, Value>, CredentialsError> {
     let text = String::from_utf8_lossy(json);
     let text = text.trim_start_matches('\u{feff}').trim();
@@ -80,12 +80,12 @@ fn root(json: &[u8], origin: &str) -> Result<Map<String, Value>, CredentialsErro
         return Ok(Map::new());
     }
     serde_json::from_str(text)
-        .or_else(|error| serde_json::from_str(&without_lone_surrogates(text)).map_err(|_| error))
+        .or_else(|error| serde_json::from_str(&replace_lone_surrogates(text)).map_err(|_| error))
         .map_err(|error| form(origin, &error))
 }
 
-/// `\ud800` stands for a letter only in a pair, and Go takes it for an unknown one elsewhere.
-fn without_lone_surrogates(json: &str) -> String {
+/// `\ud800` is valid only in a surrogate pair; as Go does, a lone one is replaced.
+fn replace_lone_surrogates(json: &str) -> String {
     let unit = |text: &str| {
         let digits = text.strip_prefix("\\u")?.get(..4)?;
         u16::from_str_radix(digits, 16).ok()
@@ -98,7 +98,7 @@ fn without_lone_surrogates(json: &str) -> String {
         let length = match pair {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
             (Some(0xd800..=0xdfff), _) => 6,
-            // Also a backslash that stands for itself.
+            // An escaped backslash is copied as well.
             _ => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
         };
         let (escape, after) = rest.split_at(length);
@@ -108,8 +108,8 @@ fn without_lone_surrogates(json: &str) -> String {
     mended + rest
 }
 
-/// Other programs write what they like into the file: an entry for nothing is none.
-fn passed_over(origin: &str, key: &str) {
+/// Other programs write entries of their own into the file; an entry for no registry is ignored.
+fn log_skipped(origin: &str, key: &str) {
     let entry = shown(key);
     tracing::debug!(
         origin,
@@ -133,8 +133,8 @@ fn form(origin: &str, error: &serde_json::Error) -> CredentialsError {
     }
 }
 
-/// The entries under `auths`. The legacy format has them at the top, where they are known by
-/// their fields.
+/// The entries under `auths`. The legacy format has them at the top level, where they are
+/// recognised by their fields.
 fn auths<'a>(
     root: &'a Map<String, Value>,
     origin: &str,
@@ -197,7 +197,7 @@ fn entry(key: &str, value: &Value, origin: &str) -> Result<Option<Grant>, Creden
     }))
 }
 
-/// `None` for an empty entry, as Docker leaves it behind for a credential helper.
+/// `None` for an empty entry, which Docker leaves behind for a credential helper.
 fn user_and_password(entry: Entry) -> Result<Option<(String, String)>, &'static str> {
     if let Some(auth) = entry.auth.filter(|auth| !auth.trim().is_empty()) {
         let decoded = BASE64
@@ -207,14 +207,14 @@ fn user_and_password(entry: Entry) -> Result<Option<(String, String)>, &'static 
         let (user, password) = decoded
             .split_once(':')
             .ok_or("\"auth\" must hold user:password in base64")?;
-        // Docker's own writer has left trailing zero bytes there.
+        // Docker's own writer has left trailing zero bytes in this field.
         return Ok(Some((
             user.to_owned(),
             password.trim_end_matches('\0').to_owned(),
         )));
     }
     match (entry.username, entry.password) {
-        // What is behind the colon would be sent as a part of the password.
+        // The text after the colon would be sent as a part of the password.
         (Some(user), _) if user.contains(':') => Err("it has a \"username\" with a colon"),
         (Some(user), Some(password)) if !user.is_empty() => Ok(Some((user, password))),
         (Some(user), None) if !user.is_empty() => {
@@ -250,7 +250,7 @@ fn helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
         }
         match scope(key) {
             Some(scope) => found.push((scope, helper("credHelpers", value))),
-            None => passed_over(origin, key),
+            None => log_skipped(origin, key),
         }
     }
     if let Some(store) = root.get("credsStore").filter(|value| set(value)) {
@@ -259,7 +259,7 @@ fn helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
     found
 }
 
-/// Helpers that are not run are remembered, so that a refusal can name them.
+/// Helpers that are not run are kept, so that a refusal can name them.
 fn refused_helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant)> {
     let why = |helper: &Value| {
         let name = helper.as_str().map(shown).unwrap_or_default();
@@ -285,7 +285,8 @@ fn refused_helpers(root: &Map<String, Value>, origin: &str) -> Vec<(Scope, Grant
     found
 }
 
-/// `https://index.docker.io/v1/`, `quay.io`, `quay.io/org/team`, `*.azurecr.io`.
+/// Parses an entry's key: `https://index.docker.io/v1/`, `quay.io`, `quay.io/org/team`,
+/// `*.azurecr.io`.
 fn scope(key: &str) -> Option<Scope> {
     let rest = key
         .strip_prefix("https://")

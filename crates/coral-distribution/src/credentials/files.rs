@@ -1,4 +1,4 @@
-//! Where a user's credentials are.
+//! The files that a user's credentials are in.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use super::docker_config::MAX_CONFIG;
 use super::{Credentials, CredentialsError};
 
-/// Which files a user's credentials are in.
-pub(super) enum Places {
-    /// The one that was named, which must be there.
+/// The files to read a user's credentials from.
+pub(super) enum CredentialFiles {
+    /// The file that the user named, which must exist.
     Named(PathBuf),
-    /// The usual ones, each of which may be there.
+    /// The default files, each of which may be missing.
     Usual(Vec<PathBuf>),
 }
 
-impl Places {
+impl CredentialFiles {
     pub(super) fn find(explicit: Option<&Path>, env: impl Fn(&str) -> Option<OsString>) -> Self {
         let env = |name: &str| {
             env(name)
@@ -37,7 +37,7 @@ impl Places {
                 Some(dir) => dir.join("containers/auth.json"),
                 None => without_runtime_dir(rustix::process::getuid().as_raw()),
             }),
-            // Where a login of podman outlives the session.
+            // Where a login with podman outlives the session.
             config.map(|dir| dir.join("containers/auth.json")),
         ];
         Self::Usual(places.into_iter().flatten().collect())
@@ -51,16 +51,17 @@ impl Places {
     }
 }
 
-/// Where skopeo and podman log in without `XDG_RUNTIME_DIR`: for root, in containers, in cron.
+/// Where skopeo and podman store logins without `XDG_RUNTIME_DIR`: for root, in containers, in
+/// cron.
 fn without_runtime_dir(user: u32) -> PathBuf {
     PathBuf::from(format!("/run/containers/{user}/auth.json"))
 }
 
 /// See [`Credentials::load_user`].
-pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
+pub(super) fn load(places: CredentialFiles) -> Result<Credentials, CredentialsError> {
     let paths = match places {
-        Places::Named(path) => return read(&path),
-        Places::Usual(paths) => paths,
+        CredentialFiles::Named(path) => return read(&path),
+        CredentialFiles::Usual(paths) => paths,
     };
     let mut all = Credentials::none();
     for path in paths {
@@ -74,11 +75,12 @@ pub(super) fn load(places: Places) -> Result<Credentials, CredentialsError> {
             {
                 all = all.merged_with(Credentials::not_there(&path));
             }
-            // Other users' folders are there too.
+            // The folders of other users are in the same place.
             Err(CredentialsError::Read { source, .. })
                 if path.starts_with("/run/containers")
                     && source.kind() == std::io::ErrorKind::PermissionDenied => {}
-            // The user has not named it: it matters when a registry asks for a credential.
+            // The user did not name this file, so the error matters only when a registry asks for a
+            // credential.
             Err(error) => all = all.merged_with(Credentials::unusable(&error)),
         }
     }
@@ -99,8 +101,8 @@ fn read(path: &Path) -> Result<Credentials, CredentialsError> {
     Credentials::from_own_docker_config(&json, &origin)
 }
 
-/// Opens a file, or what the shell hands over below `/dev`. Any other pipe would be waited for, for
-/// ever.
+/// Opens a regular file, or a pipe that the shell passed below `/dev`. Any other pipe could block
+/// for ever.
 fn open(path: &Path) -> std::io::Result<File> {
     if !std::fs::metadata(path)?.is_file() && !path.starts_with("/dev") {
         return Err(std::io::Error::other("not a regular file"));
@@ -137,7 +139,10 @@ mod tests {
         }
 
         fn users(&self, explicit: Option<&Path>) -> Vec<String> {
-            let found = load(Places::find(explicit, |name| self.env.get(name).cloned())).unwrap();
+            let found = load(CredentialFiles::find(explicit, |name| {
+                self.env.get(name).cloned()
+            }))
+            .unwrap();
             let repository = Repository::parse("reg.example/a").unwrap();
             found
                 .for_repository(&repository)
@@ -175,8 +180,9 @@ mod tests {
         let user = rustix::process::getuid().as_raw();
         let usual = PathBuf::from(format!("/run/containers/{user}/auth.json"));
         let mut home = Home::new();
-        let paths =
-            |home: &Home| Places::find(None, |name| home.env.get(name).cloned()).into_paths();
+        let paths = |home: &Home| {
+            CredentialFiles::find(None, |name| home.env.get(name).cloned()).into_paths()
+        };
         assert_eq!(paths(&home)[1], usual);
         home.env.insert("XDG_RUNTIME_DIR", "/somewhere".into());
         let own = PathBuf::from("/somewhere/containers/auth.json");
@@ -193,12 +199,12 @@ mod tests {
         let explicit = home.write("explicit.json", "explicit");
         assert_eq!(home.users(Some(&explicit)), ["explicit"]);
         let missing = home.dir.path().join("missing.json");
-        let error = load(Places::find(Some(&missing), |_| None)).unwrap_err();
+        let error = load(CredentialFiles::find(Some(&missing), |_| None)).unwrap_err();
         assert!(error.to_string().contains("missing.json"), "{error}");
     }
 
-    /// A file that `sudo docker login` left unreadable, or that was cut, stopped copies of images that
-    /// everyone may read.
+    /// Regression: a file that `sudo docker login` left unreadable, or that was truncated, stopped
+    /// copies of public images.
     #[test]
     fn a_usual_file_that_cannot_be_read_matters_when_a_credential_is_needed() {
         let mut home = Home::new();
@@ -208,7 +214,10 @@ mod tests {
         home.env
             .insert("XDG_RUNTIME_DIR", home.dir.path().join("run").into());
         assert_eq!(home.users(None), ["podman"]);
-        let found = load(Places::find(None, |name| home.env.get(name).cloned())).unwrap();
+        let found = load(CredentialFiles::find(None, |name| {
+            home.env.get(name).cloned()
+        }))
+        .unwrap();
         let hint = |name: &str| found.hint_for(&Repository::parse(name).unwrap());
         assert_eq!(hint("reg.example/a"), None);
         let said = hint("other.example/a").unwrap();
@@ -219,23 +228,27 @@ mod tests {
         std::fs::remove_file(&broken).unwrap();
         std::fs::create_dir(&broken).unwrap();
         assert_eq!(home.users(None), ["podman"]);
-        let found = load(Places::find(None, |name| home.env.get(name).cloned())).unwrap();
+        let found = load(CredentialFiles::find(None, |name| {
+            home.env.get(name).cloned()
+        }))
+        .unwrap();
         let said = found
             .hint_for(&Repository::parse("b.example/a").unwrap())
             .unwrap();
         assert!(said.contains("config.json: not a regular file"), "{said}");
-        let named = load(Places::find(Some(&broken), |_| None)).unwrap_err();
+        let named = load(CredentialFiles::find(Some(&broken), |_| None)).unwrap_err();
         assert!(named.to_string().contains("config.json"), "{named}");
     }
 
-    /// Regression: "asked without a credential" did not say where one had been looked for.
+    /// Regression: the message "asked without a credential" did not say where a credential had been
+    /// looked up.
     #[test]
     fn where_was_looked_for_a_credential_is_said() {
         let home = Home::new();
         let docker = home.dir.path().join(".docker/config.json");
         let hint = || {
             let env = |name: &str| home.env.get(name).cloned();
-            let found = load(Places::find(None, env)).unwrap();
+            let found = load(CredentialFiles::find(None, env)).unwrap();
             let wanted = Repository::parse("r.example:5000/a").unwrap();
             found.hint_for(&wanted).unwrap()
         };

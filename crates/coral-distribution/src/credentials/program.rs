@@ -1,5 +1,5 @@
-//! Credential helpers: programs `docker-credential-NAME` that keep credentials, asked by Docker's
-//! protocol: `get`, the server on standard input, JSON on standard output.
+//! Credential helpers: programs `docker-credential-NAME` that store credentials. They are run with
+//! Docker's protocol: the argument `get`, the server on standard input, JSON on standard output.
 
 use std::collections::HashMap;
 use std::process::{Output, Stdio};
@@ -17,42 +17,43 @@ use super::{Credential, CredentialKind};
 use crate::redacted::Redacted;
 use crate::transport::clean;
 
-/// How long a helper may take; some ask a cloud's API.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// More than any credential has.
+/// How long a helper may take; some call a cloud's API.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than any credential.
 const MAX_OUTPUT: u64 = 256 * 1024;
-/// How long an answer is used: helpers keep what they know, and what they give may end.
-const KEPT: Duration = Duration::from_mins(5);
-/// How long a failed helper is not run again.
-const PAUSE: Duration = Duration::from_secs(30);
-/// The messages of helpers for an unknown server.
+/// How long an answer is reused. Helpers cache on their own, and the credentials that they return
+/// may expire.
+const ANSWER_LIFETIME: Duration = Duration::from_mins(5);
+/// How long a helper is not run again after a failure.
+const FAILURE_LIFETIME: Duration = Duration::from_secs(30);
+/// The messages that helpers print for an unknown server.
 const UNKNOWN: [&str; 2] = ["credentials not found", "no credentials"];
 /// The user name that marks an identity token.
 const TOKEN_USER: &str = "<token>";
 
-/// Why a helper gave no answer. Contains no output of a successful helper.
+/// Why a helper returned no credential. Contains no output of a successful helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HelperError {
     pub(crate) text: String,
     /// Whether the failure is transient.
-    pub(crate) passing: bool,
+    pub(crate) transient: bool,
 }
 
-type Answer = Result<Option<Arc<Credential>>, HelperError>;
-type Slot = Arc<tokio::sync::Mutex<Option<(Instant, Answer)>>>;
+type HelperResult = Result<Option<Arc<Credential>>, HelperError>;
+type Slot = Arc<tokio::sync::Mutex<Option<(Instant, HelperResult)>>>;
 
-/// A helper that a file names.
+/// A helper that a configuration file names.
 #[derive(Debug)]
 pub(crate) struct Helper {
     program: String,
-    /// The file and the field that name it.
+    /// The file and the field that name the helper.
     origin: String,
     patience: Duration,
     answers: Mutex<HashMap<String, Slot>>,
 }
 
 #[derive(Deserialize)]
-struct Given {
+struct HelperAnswer {
     #[serde(rename = "Username", default)]
     username: String,
     #[serde(rename = "Secret", default)]
@@ -60,7 +61,7 @@ struct Given {
 }
 
 impl Helper {
-    /// The helper of this name; `None` if that cannot be a part of a program's name.
+    /// The helper of this name; `None` if the name cannot be part of a program's name.
     pub(crate) fn new(name: &str, origin: String) -> Option<Self> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         if name.is_empty() || !name.bytes().all(plain) {
@@ -69,12 +70,12 @@ impl Helper {
         Some(Self {
             program: format!("docker-credential-{name}"),
             origin,
-            patience: PATIENCE,
+            patience: TIMEOUT,
             answers: Mutex::default(),
         })
     }
 
-    /// For messages: which program, and who says so.
+    /// A description for messages: the program, and the file that names it.
     pub(crate) fn described(&self) -> String {
         format!(
             "credential helper {}, named by {}",
@@ -82,9 +83,9 @@ impl Helper {
         )
     }
 
-    /// The credential for a host; `None` if there is none. Of many concurrent callers only one runs
-    /// the helper.
-    pub(crate) async fn get(&self, host: &Host) -> Answer {
+    /// The credential for a host; `None` if the helper has none. Of many concurrent callers, only
+    /// one runs the helper.
+    pub(crate) async fn get(&self, host: &Host) -> HelperResult {
         let server = server_name(host);
         let slot = {
             let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,12 +98,16 @@ impl Helper {
             return answer.clone();
         }
         let answer = self.run(&server).await;
-        let life = if answer.is_ok() { KEPT } else { PAUSE };
+        let life = if answer.is_ok() {
+            ANSWER_LIFETIME
+        } else {
+            FAILURE_LIFETIME
+        };
         *kept = Some((Instant::now() + life, answer.clone()));
         answer
     }
 
-    async fn run(&self, server: &str) -> Answer {
+    async fn run(&self, server: &str) -> HelperResult {
         let output = tokio::time::timeout(self.patience, self.output(server)).await;
         let output = output.map_err(|_| {
             let text = format!("no answer within {} s", self.patience.as_secs_f32());
@@ -112,14 +117,14 @@ impl Helper {
         if !output.status.success() {
             return self.refused(server, &output);
         }
-        let given: Given = serde_json::from_slice(&output.stdout)
+        let given: HelperAnswer = serde_json::from_slice(&output.stdout)
             // The parser's own message may quote the secret.
             .map_err(|_| self.failed("its answer is not a credential in JSON", false))?;
         self.credential(given)
     }
 
-    /// The output of a failed helper is not shown, because it may contain the secret.
-    fn refused(&self, server: &str, output: &Output) -> Answer {
+    /// The error of a failed helper. Its output is not shown, because it may contain the secret.
+    fn refused(&self, server: &str, output: &Output) -> HelperResult {
         let said = clean(&String::from_utf8_lossy(&output.stdout));
         if UNKNOWN
             .iter()
@@ -133,12 +138,12 @@ impl Helper {
         Err(self.failed(&text, false))
     }
 
-    fn credential(&self, given: Given) -> Answer {
+    fn credential(&self, given: HelperAnswer) -> HelperResult {
         if given.secret.is_empty() {
             return Ok(None);
         }
         if given.username.contains(':') {
-            // What is behind the colon would be sent as a part of the password.
+            // The text after the colon would be sent as a part of the password.
             let text = "it returns a user name with a colon, which cannot be sent to a registry";
             return Err(self.failed(text, false));
         }
@@ -160,13 +165,14 @@ impl Helper {
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A helper may print secrets there.
+            // A helper may print secrets to standard error.
             .stderr(Stdio::null())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        // Before the first await, so that its children end with it whenever this is dropped.
-        let group = Group::of(&child);
+        // Created before the first await, so that the helper's children are killed whenever this
+        // future is dropped.
+        let group = ProcessGroup::for_child(&child);
         if let Some(mut stdin) = child.stdin.take() {
             // A helper that does not read its input may still answer.
             let _ = stdin.write_all(server.as_bytes()).await;
@@ -176,30 +182,30 @@ impl Helper {
         Ok(output)
     }
 
-    fn failed(&self, what: &str, passing: bool) -> HelperError {
+    fn failed(&self, what: &str, transient: bool) -> HelperError {
         HelperError {
             text: format!("{}: {what}", self.described()),
-            passing,
+            transient,
         }
     }
 }
 
-/// The process group of a helper, which is killed if the helper is no longer waited for.
-struct Group(Option<Pid>);
+/// The process group of a helper, which is killed when the helper is no longer awaited.
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
-    fn of(child: &Child) -> Self {
+impl ProcessGroup {
+    fn for_child(child: &Child) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.and_then(Pid::from_raw))
     }
 
-    /// The helper has ended by itself; processes that it left running are intended.
+    /// The helper has exited on its own; processes that it left running are intended.
     fn leave(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = kill_process_group(group, Signal::KILL);
@@ -234,7 +240,7 @@ fn start_problem(error: &std::io::Error) -> String {
     }
 }
 
-/// What Docker calls the server: its own registry has a name from long ago.
+/// Docker's name for the server: its own registry has a historical one.
 fn server_name(host: &Host) -> String {
     if host.is_docker_hub() {
         "https://index.docker.io/v1/".to_owned()

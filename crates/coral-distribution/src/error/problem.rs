@@ -1,4 +1,4 @@
-//! What happened instead of the expected answer.
+//! The causes of failures.
 
 use std::fmt;
 use std::time::Duration;
@@ -20,13 +20,13 @@ pub(crate) struct Answer {
     /// Whether it is a rate limit, whatever its status.
     pub(crate) rate_limited: bool,
     pub(crate) retry_after: Option<Duration>,
-    /// What we can add: which credential was used, which flag would help.
+    /// What Coral can add: which credential was used, which flag would help.
     pub(crate) advice: String,
 }
 
 impl Answer {
-    /// Whether a manifest was refused because its blobs are missing: they can be sent again.
-    fn is_of_lost_blobs(&self) -> bool {
+    /// Whether a manifest was refused because its blobs are missing, which can be sent again.
+    fn reports_missing_blobs(&self) -> bool {
         self.message.contains("MANIFEST_BLOB_UNKNOWN")
     }
 
@@ -68,14 +68,14 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What happened instead of the expected answer.
+/// The cause of a failure.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("the name does not resolve: {}; check the host's spelling and DNS", in_short(.cause))]
+    #[error("the name does not resolve: {}; check the host's spelling and DNS", without_prefix(.cause))]
     Dns { cause: String },
     #[error("cannot connect: {cause}")]
     Connect { cause: String },
-    /// A failure on the way to a proxy.
+    /// A failure on the connection to a proxy.
     #[error("through the proxy {proxy}: {problem}; see HTTPS_PROXY, HTTP_PROXY and NO_PROXY")]
     Proxy {
         proxy: String,
@@ -96,10 +96,10 @@ pub(crate) enum Problem {
     /// A streamed body cannot be sent a second time with a new token.
     #[error("{0}; the upload cannot be repeated from the middle and must begin again")]
     TokenExpired(Answer),
-    /// The other side has forgotten an upload, or counts its bytes otherwise.
+    /// The other side no longer knows an upload, or counts its bytes differently.
     #[error("{0}; the upload is lost there and must begin again")]
     UploadLost(Answer),
-    /// A credential helper gave no credential.
+    /// A credential helper returned no credential.
     #[error("{}", .0.text)]
     Helper(HelperError),
     #[error("there is nothing under this name")]
@@ -121,16 +121,16 @@ pub(crate) enum Problem {
     Manifest(#[source] ManifestError),
     #[error("{0}")]
     Protocol(String),
-    /// The same, and every retry would give the same answer.
+    /// A protocol error that every retry would repeat.
     #[error("{0}")]
     Permanent(String),
-    /// Another protocol than the configured one.
+    /// The host speaks another protocol than the configured one.
     #[error("{0}")]
     OtherProtocol(String),
-    /// An operation that is refused whatever the credential.
+    /// An operation that is refused regardless of the credential.
     #[error("{0}")]
     Unsafe(String),
-    /// A folder or an archive is malformed until it is rewritten.
+    /// A folder or an archive is malformed, which no retry changes.
     #[error("{0}")]
     Broken(String),
     #[error("{what} {path}")]
@@ -144,8 +144,8 @@ pub(crate) enum Problem {
     Options(String),
 }
 
-/// Whether a file's name or rights are the trouble, and not the disk.
-fn is_of_the_name(error: &std::io::Error) -> bool {
+/// Whether the error is due to the file's name or permissions, and not to the disk.
+fn is_name_error(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
         error.kind(),
@@ -158,7 +158,7 @@ fn is_of_the_name(error: &std::io::Error) -> bool {
     )
 }
 
-/// Whether the file system takes no more bytes.
+/// Whether the file system is full.
 fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind;
     matches!(
@@ -167,23 +167,24 @@ fn is_full(error: &std::io::Error) -> bool {
     )
 }
 
-/// Whether the resolver says that there is no such name, and not that it cannot tell now. These are
-/// the words of glibc and musl for `EAI_NONAME`.
+/// Whether the resolver says that the name does not exist, rather than that it cannot tell at the
+/// moment. These are the words of glibc and musl for `EAI_NONAME`.
 fn is_unknown_name(cause: &str) -> bool {
     ["Name or service not known", "Name does not resolve"]
         .iter()
         .any(|words| cause.contains(words))
 }
 
-/// What the resolver says, without the words of the standard library that say once more that a name
-/// was looked up.
-fn in_short(cause: &str) -> &str {
+/// The resolver's message, without the standard library's prefix, which repeats that a name was
+/// looked up.
+fn without_prefix(cause: &str) -> &str {
     let prefix = "failed to lookup address information: ";
     cause.strip_prefix(prefix).unwrap_or(cause)
 }
 
-/// Whether the same manifest comes again. Bytes that are no JSON may have been cut on the way.
-fn stays(error: &ManifestError) -> bool {
+/// Whether a retry would return the same manifest. Bytes that are not JSON may have been cut off on
+/// the way.
+fn is_permanent(error: &ManifestError) -> bool {
     match error {
         ManifestError::Json(error) => error.is_data(),
         _ => true,
@@ -226,15 +227,15 @@ impl Problem {
         }
     }
 
-    /// Whether no connection came about, so that nothing was asked for yet.
-    pub(crate) fn is_of_the_host(&self) -> bool {
+    /// Whether no connection was established, so that no request was sent.
+    pub(crate) fn is_connection_failure(&self) -> bool {
         match self {
             Self::Dns { .. }
             | Self::Connect { .. }
             | Self::ConnectTimeout(_)
             | Self::Tls { .. }
             | Self::NotTls { .. } => true,
-            Self::Proxy { problem, .. } => problem.is_of_the_host(),
+            Self::Proxy { problem, .. } => problem.is_connection_failure(),
             _ => false,
         }
     }
@@ -273,23 +274,23 @@ impl Problem {
         }
         match self {
             Self::TokenExpired(_) | Self::UploadLost(_) => Disposition::Retry,
-            Self::Answer(answer) if answer.is_of_lost_blobs() => Disposition::Retry,
-            // Not implemented, not in this version of HTTP, a portal that wants a person to log in, or
-            // an answer to a question that was not asked: no load of the server.
+            Self::Answer(answer) if answer.reports_missing_blobs() => Disposition::Retry,
+            // Not implemented, not in this version of HTTP, a portal that wants a person to log in,
+            // or an answer to another request: none of them is due to load on the server.
             Self::Answer(answer)
                 if matches!(answer.status.as_u16(), 300..=399 | 501 | 505 | 511) =>
             {
                 Disposition::WaitForChange
             }
-            Self::Helper(error) if error.passing => Disposition::Retry,
+            Self::Helper(error) if error.transient => Disposition::Retry,
             Self::Unsafe(_)
             | Self::OtherProtocol(_)
             | Self::Broken(_)
             | Self::Permanent(_)
             | Self::Html => Disposition::WaitForChange,
-            Self::Manifest(error) if stays(error) => Disposition::WaitForChange,
+            Self::Manifest(error) if is_permanent(error) => Disposition::WaitForChange,
             Self::Dns { cause } if is_unknown_name(cause) => Disposition::WaitForChange,
-            Self::Storage { source, .. } if is_of_the_name(source) => Disposition::WaitForChange,
+            Self::Storage { source, .. } if is_name_error(source) => Disposition::WaitForChange,
             _ => match self.category() {
                 Category::Unauthorized
                 | Category::Forbidden
@@ -336,7 +337,7 @@ mod tests {
         );
     }
 
-    /// Regression: a host that cannot be reached was reported with the image, which stood before it.
+    /// Regression: for a host that cannot be reached, the message began with the image.
     #[test]
     fn what_was_asked_is_said_only_of_a_host_that_answered() {
         let text = |problem: Problem| {

@@ -1,4 +1,4 @@
-//! A layout as one tar file, written as a whole.
+//! Writes a layout as a single tar file.
 
 mod inherited;
 mod replace;
@@ -10,58 +10,60 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use inherited::Inherited;
-use replace::{is_of_the_name, may_be_written, rename, settle};
+use replace::{is_name_refused, may_be_written, rename, settle};
 
 use super::files::problem;
 use super::tree::{Form, TarIndex};
 use super::{Layout, Tree, docker};
 use crate::error::{Error, Problem};
 
-/// Files are copied through a buffer of this size.
+/// Size of the buffer through which files are copied.
 const BUFFER: usize = 256 * 1024;
-/// How often the removal of the folder is tried.
+/// How often the removal of the folder is attempted.
 const REMOVALS: usize = 8;
 
-/// A tar that is going to be written. Its content is collected in a folder beside it, which is
-/// removed with this value; the file appears, synced and under its name, when
-/// [`NewArchive::finish`] returns, and replaces one that was there. A symbolic link stays, and the
-/// file that it names is written; what is no regular file, such as a pipe, is written into, and so
-/// is a file that this process has open, as `/dev/stdout` or `/dev/fd/5`, from where it stands.
+/// A tar to be written. Its content is collected in a folder beside it, which is removed when this
+/// value is dropped. [`NewArchive::finish`] writes the tar, syncs it and gives it its name; an
+/// existing file is replaced.
+///
+/// If the target is a symbolic link, the link stays and the file that it names is replaced. A
+/// target that is not a regular file, such as a pipe, is written into. So is a file that this
+/// process has open, such as `/dev/stdout` or `/dev/fd/5`, from its current position.
 #[derive(Debug)]
 pub struct NewArchive {
     target: PathBuf,
-    way: Way,
+    mode: WriteMode,
     content: Content,
     folder: Folder,
 }
 
-/// What is written of the layout that was collected.
+/// What the tar contains.
 #[derive(Debug, Clone)]
 enum Content {
-    /// All of it.
+    /// The layout with all its images.
     Layout,
-    /// Its only image in Docker's format, under this name.
+    /// The only image of the layout in Docker's format, under this name.
     Docker(Option<String>),
 }
 
-/// How the tar is written to its target.
+/// How the tar gets to its target.
 #[derive(Debug)]
-enum Way {
+enum WriteMode {
     /// As a new file that takes this name.
     Replace(PathBuf),
     /// Byte by byte into an existing target: a pipe, a terminal, a device.
     Into(PathBuf),
-    /// Byte by byte into a file that this process was started with.
+    /// Byte by byte into a file that this process inherited.
     Open(Inherited),
 }
 
-/// Links that are followed to a file that is not there yet.
+/// Most symbolic links that are followed to a file that does not exist yet.
 const MAX_LINKS: usize = 40;
 
 /// Examines the target.
-fn way_to(target: &Path) -> std::io::Result<Way> {
+fn write_mode_for(target: &Path) -> std::io::Result<WriteMode> {
     if let Some(number) = inherited::number(target) {
-        return Inherited::take(number).map(Way::Open);
+        return Inherited::take(number).map(WriteMode::Open);
     }
     match std::fs::metadata(target) {
         Ok(found) if found.is_dir() => Err(ErrorKind::IsADirectory.into()),
@@ -70,37 +72,42 @@ fn way_to(target: &Path) -> std::io::Result<Way> {
             ErrorKind::InvalidInput,
             "a socket cannot hold an archive",
         )),
-        Ok(found) if !found.is_file() => Ok(Way::Into(target.to_owned())),
-        Ok(_) => std::fs::canonicalize(target).map(Way::Replace),
-        Err(error) if error.kind() == ErrorKind::NotFound => end_of_links(target).map(Way::Replace),
+        Ok(found) if !found.is_file() => Ok(WriteMode::Into(target.to_owned())),
+        Ok(_) => std::fs::canonicalize(target).map(WriteMode::Replace),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            end_of_links(target).map(WriteMode::Replace)
+        }
         Err(error) => Err(error),
     }
 }
 
-/// Makes the folder to collect in. Where none can be made beside a file that is there and may be
-/// written, that file is written into.
-fn with_folder(way: Way, name: &str) -> Result<(Way, PathBuf), (PathBuf, std::io::Error)> {
+/// Creates the folder to collect the content in. If no folder can be created beside an existing
+/// file that is writable, the tar is written into that file.
+fn with_folder(
+    mode: WriteMode,
+    name: &str,
+) -> Result<(WriteMode, PathBuf), (PathBuf, std::io::Error)> {
     let elsewhere = std::env::temp_dir().join(name);
-    let (way, folder) = match way {
-        Way::Replace(file) => {
+    let (mode, folder) = match mode {
+        WriteMode::Replace(file) => {
             let beside = parent(&file).join(name);
             match std::fs::create_dir(&beside) {
-                Ok(()) => return Ok((Way::Replace(file), beside)),
-                Err(error) if is_of_the_name(&error) && may_be_written(&file) => {
-                    (Way::Into(file), elsewhere)
+                Ok(()) => return Ok((WriteMode::Replace(file), beside)),
+                Err(error) if is_name_refused(&error) && may_be_written(&file) => {
+                    (WriteMode::Into(file), elsewhere)
                 }
                 Err(error) => return Err((beside, error)),
             }
         }
-        way => (way, elsewhere),
+        mode => (mode, elsewhere),
     };
     match std::fs::create_dir(&folder) {
-        Ok(()) => Ok((way, folder)),
+        Ok(()) => Ok((mode, folder)),
         Err(error) => Err((folder, error)),
     }
 }
 
-/// The file that a link names, which is not there yet.
+/// The file that a symbolic link leads to, which does not exist yet.
 fn end_of_links(target: &Path) -> std::io::Result<PathBuf> {
     let mut path = target.to_owned();
     for _ in 0..MAX_LINKS {
@@ -112,41 +119,42 @@ fn end_of_links(target: &Path) -> std::io::Result<PathBuf> {
     Err(std::io::Error::other("too many symbolic links"))
 }
 
-/// A folder that is removed with this value.
+/// A folder that is removed when this value is dropped.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
-    /// Set before the folder is removed: a tar that is packed meanwhile may lack blobs.
+    /// Set before the folder is removed, because a tar that is being packed at that time may lack
+    /// blobs.
     is_given_up: Arc<Mutex<bool>>,
 }
 
 impl NewArchive {
-    /// Makes the folder, in the one that the tar will be in; in the one for temporary files where
-    /// no file will appear.
+    /// Creates the folder: in the folder of the tar, or in the one for temporary files if the tar
+    /// is written into an existing target.
     pub fn create(target: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::create_with(target.into(), Content::Layout)
     }
 
-    /// The same, and the tar will have the one image that the layout has in the end, in the format
-    /// that `docker load` reads, under this name, such as `app:1`. One that is no image of a
-    /// container, or an index of several, is refused by [`Self::finish`].
+    /// Like [`Self::create`], but the tar will contain the single image of the layout in the format
+    /// that `docker load` reads, under a name such as `app:1`. [`Self::finish`] refuses an artifact
+    /// that is not a container image, and an index of several images.
     pub fn create_docker(target: impl Into<PathBuf>, name: Option<String>) -> Result<Self, Error> {
         Self::create_with(target.into(), Content::Docker(name))
     }
 
     fn create_with(target: PathBuf, content: Content) -> Result<Self, Error> {
-        let way = way_to(&target).map_err(|error| {
+        let mode = write_mode_for(&target).map_err(|error| {
             let problem = problem("cannot write to", &target, error);
             Error::new(target.display(), "writing the archive", problem)
         })?;
         let name = format!(".coral-{}", uuid::Uuid::new_v4().simple());
-        let (way, folder) = with_folder(way, &name).map_err(|(folder, error)| {
+        let (mode, folder) = with_folder(mode, &name).map_err(|(folder, error)| {
             let problem = problem("cannot make the folder", &folder, error);
             Error::new(target.display(), "writing the archive", problem)
         })?;
         Ok(Self {
             target,
-            way,
+            mode,
             content,
             folder: Folder {
                 path: folder,
@@ -155,24 +163,24 @@ impl NewArchive {
         })
     }
 
-    /// What is collected.
+    /// The layout in which the content is collected.
     pub fn layout(&self) -> Layout {
         Layout::new(&self.folder.path)
     }
 
-    /// Writes the tar. Dropped before that is done, no tar appears and the folder is gone: what
-    /// packs in the background ends because it is missing.
+    /// Writes the tar. If the future is dropped before it completes, no tar appears and the folder
+    /// is removed; the packing in the background then ends because the folder is missing.
     pub async fn finish(self) -> Result<(), Error> {
         let Self {
             target,
-            way,
+            mode,
             content,
             folder,
         } = self;
         let place = target.display().to_string();
         let packing = Packing {
             target,
-            way,
+            mode,
             content,
             folder: folder.path.clone(),
             is_given_up: folder.is_given_up.clone(),
@@ -184,10 +192,10 @@ impl NewArchive {
     }
 }
 
-/// The writing of the tar, on a thread that may wait.
+/// Writes the tar on a blocking thread.
 struct Packing {
     target: PathBuf,
-    way: Way,
+    mode: WriteMode,
     content: Content,
     folder: PathBuf,
     is_given_up: Arc<Mutex<bool>>,
@@ -196,19 +204,20 @@ struct Packing {
 impl Packing {
     fn pack(self) -> Result<(), Problem> {
         let fail = |error| problem("cannot write", &self.target, error);
-        let target = match &self.way {
-            Way::Replace(target) => target,
-            Way::Into(path) => {
+        let target = match &self.mode {
+            WriteMode::Replace(target) => target,
+            WriteMode::Into(path) => {
                 let mut open = File::options();
                 let file = open.write(true).truncate(true).open(path);
                 return self.write(file.map_err(fail)?).map(drop);
             }
-            Way::Open(inherited) => return self.write(inherited).map(drop),
+            WriteMode::Open(inherited) => return self.write(inherited).map(drop),
         };
         let whole = self.folder.join("whole.tar");
         let file = self.write(File::create_new(&whole).map_err(fail)?)?;
         file.sync_all().map_err(fail)?;
-        // Held over the renaming: the removal begins before it, and no tar appears, or after it.
+        // Held during the rename, so that the removal happens either before it, and no tar appears,
+        // or after it.
         let is_given_up = lock(&self.is_given_up);
         if *is_given_up {
             return Err(fail(ErrorKind::Interrupted.into()));
@@ -218,7 +227,7 @@ impl Packing {
         settle(&whole, target, renamed).map_err(fail)
     }
 
-    /// Writes all of the tar into a file.
+    /// Writes the complete tar into a file.
     fn write<W: std::io::Write>(&self, file: W) -> Result<W, Problem> {
         let fail = |error| problem("cannot write", &self.target, error);
         let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER, file));
@@ -243,7 +252,7 @@ impl Packing {
             .map_err(|error| fail(error.into_error()))
     }
 
-    /// All blobs, in the order of their digests: the same content makes the same file.
+    /// All blobs, sorted by digest, so that the same content gives the same file.
     fn blobs(&self) -> std::io::Result<Vec<PathBuf>> {
         let mut found = Vec::new();
         for algorithm in std::fs::read_dir(self.folder.join("blobs"))? {
@@ -277,8 +286,8 @@ impl Packing {
 impl Drop for Folder {
     fn drop(&mut self) {
         *lock(&self.is_given_up) = true;
-        // The thread that packs may still add or remove a file, which fails a removal that is under
-        // way. A folder that stays all the same is hidden by its name.
+        // The packing thread may still add or remove a file, which makes the removal fail. A folder
+        // that remains all the same is hidden by its name.
         for _ in 0..REMOVALS {
             match std::fs::remove_dir_all(&self.path) {
                 Err(error) if error.kind() != ErrorKind::NotFound || self.path.exists() => {}
@@ -292,7 +301,7 @@ fn lock(flag: &Mutex<bool>) -> MutexGuard<'_, bool> {
     flag.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The folder that a file is in.
+/// The folder that contains a file.
 fn parent(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -301,16 +310,16 @@ fn parent(file: &Path) -> &Path {
 }
 
 impl Layout {
-    /// The layout inside a tar, to be read. It is read in place, never unpacked.
+    /// Opens the layout inside a tar for reading. The tar is read in place, never unpacked.
     pub async fn open_archive(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let place = path.display().to_string();
         Self::of_tar(&place, TarIndex::read(path, Form::Layout).await).await
     }
 
-    /// The images inside a tar in Docker's format, which `docker save` writes, to be read as a
-    /// layout: each under its names, with a manifest of the layers as they are. It is read in place,
-    /// never unpacked, but all of it is read once, to hash the layers.
+    /// Opens a tar in Docker's format, which `docker save` writes, for reading as a layout: each
+    /// image under its names, with a manifest that lists the layers as they are. The tar is read in
+    /// place, never unpacked, but all of it is read once to hash the layers.
     pub async fn open_docker_archive(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let place = path.display().to_string();
@@ -356,19 +365,22 @@ mod tests {
         )
         .unwrap();
         let real = std::fs::canonicalize(at("there.tar")).unwrap();
-        let replaced = |path: &Path| match way_to(path).unwrap() {
-            Way::Replace(file) => file,
+        let replaced = |path: &Path| match write_mode_for(path).unwrap() {
+            WriteMode::Replace(file) => file,
             other => panic!("{other:?}"),
         };
         assert_eq!(replaced(&at("there.tar")), real);
         assert_eq!(replaced(&at("link")), real);
         assert_eq!(replaced(&at("dangling")), at("new.tar"));
         assert_eq!(replaced(&at("none")), at("none"));
-        assert!(matches!(way_to(&at("pipe")).unwrap(), Way::Into(_)));
+        assert!(matches!(
+            write_mode_for(&at("pipe")).unwrap(),
+            WriteMode::Into(_)
+        ));
         let null = Path::new("/dev/null");
-        assert!(matches!(way_to(null).unwrap(), Way::Into(_)));
-        assert!(way_to(&at("circle")).is_err());
-        assert!(way_to(dir.path()).is_err());
+        assert!(matches!(write_mode_for(null).unwrap(), WriteMode::Into(_)));
+        assert!(write_mode_for(&at("circle")).is_err());
+        assert!(write_mode_for(dir.path()).is_err());
     }
 
     fn tar_into(target: PathBuf) {
@@ -386,12 +398,13 @@ mod tests {
         PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
     }
 
-    /// The rules of a container may forbid it for all descriptors but the standard ones.
+    /// A container's security policy may forbid duplicating all descriptors but the standard ones.
     fn may_duplicate(file: &impl std::os::fd::AsRawFd) -> bool {
         inherited::duplicated_by_the_kernel(file.as_raw_fd()).is_ok()
     }
 
-    /// Regression: what was there before was lost, and what came after went over the archive.
+    /// Regression: content before the position was lost, and content after it overwrote the
+    /// archive.
     #[test]
     fn an_open_file_is_written_from_where_it_stands_and_nothing_is_cut_off() {
         for appends in [true, false] {
@@ -444,7 +457,7 @@ mod tests {
     fn what_is_open_for_reading_only_is_refused_before_the_copy() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let file = File::open(file.path()).unwrap();
-        assert!(way_to(&of_this_process(&file)).is_err());
-        assert!(way_to(Path::new("/proc/self/fd/987654")).is_err());
+        assert!(write_mode_for(&of_this_process(&file)).is_err());
+        assert!(write_mode_for(Path::new("/proc/self/fd/987654")).is_err());
     }
 }

@@ -1,7 +1,8 @@
-//! Files beneath a folder that a stranger may have made: no symbolic link in it is followed.
+//! Files beneath a folder that an untrusted party may have created: no symbolic link in it is
+//! followed.
 //!
-//! The kernel resolves the names (`openat2`); where it cannot, they are opened one component after
-//! the other. The folder itself is the user's word and may be a link.
+//! The kernel resolves the names (`openat2`); without that system call, they are opened one
+//! component after the other. The folder itself is named by the user and may be a symbolic link.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
@@ -13,14 +14,14 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// Folders are walked through without the right to list them.
+/// Folders are opened with `O_PATH`, which needs no right to list them.
 const FOLDER: OFlags = OFlags::PATH
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
 
-/// The files of an OCI image layout, which a stranger may have made. Names are relative to its
-/// folder, such as `index.json` or `blobs/sha256/HEX`. All methods wait for the file system.
+/// The files of an OCI image layout, which an untrusted party may have created. Names are relative
+/// to its folder, such as `index.json` or `blobs/sha256/HEX`. All methods block on the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayoutFiles {
     folder: PathBuf,
@@ -37,7 +38,7 @@ impl LayoutFiles {
         }
     }
 
-    /// With the blobs in another folder than `blobs`. That folder may be a symbolic link, too.
+    /// Uses another folder than `blobs` for the blobs. That folder may be a symbolic link, too.
     #[must_use]
     pub fn with_blobs(mut self, blobs: impl Into<PathBuf>) -> Self {
         self.blobs = Some(blobs.into());
@@ -49,24 +50,24 @@ impl LayoutFiles {
         &self.folder
     }
 
-    /// Where a file is, for messages. A path that is opened directly would follow links.
+    /// The path of a file, for messages only: opening it directly would follow links.
     pub fn path(&self, name: &Path) -> PathBuf {
         let (root, name) = self.root(name);
         root.join(name)
     }
 
-    /// Opens a regular file to be read. What is no regular file is not opened and not waited for;
-    /// a symbolic link on the way is refused with an error that names it.
+    /// Opens a regular file for reading. Anything else (a pipe, a device) is refused without
+    /// opening it, and a symbolic link on the way is refused with an error that names it.
     pub fn open(&self, name: &Path) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        // Opening a device can already have an effect, so its type is checked first.
+        // Opening a device can already have an effect, so the type is checked first.
         self.metadata(name).and_then(|found| regular(&found))?;
         let file = File::from(self.open_as(name, flags)?);
         regular(&file.metadata()?)?;
         Ok(file)
     }
 
-    /// What lies under this name, looked at without opening it.
+    /// The metadata of the entry with this name, obtained without opening it.
     pub fn metadata(&self, name: &Path) -> io::Result<Metadata> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let found = File::from(self.open_as(name, flags)?).metadata()?;
@@ -76,7 +77,7 @@ impl LayoutFiles {
         Ok(found)
     }
 
-    /// What is in a folder, by name. More than `most` entries are an error.
+    /// The entries of a folder, sorted by name. More than `most` entries are an error.
     pub fn entries(&self, folder: &Path, most: usize) -> io::Result<Vec<FolderEntry>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut entries = vec![];
@@ -90,7 +91,7 @@ impl LayoutFiles {
                 return Err(io::Error::other(format!("it has more than {most} entries")));
             }
             let is_folder = match entry.file_type() {
-                // Not every file system says so in the list.
+                // Some file systems do not report the type in the listing.
                 FileType::Unknown => self
                     .metadata(&folder.join(name))
                     .is_ok_and(|found| found.is_dir()),
@@ -107,14 +108,13 @@ impl LayoutFiles {
         let (root, below) = self.root(name);
         let root = root_folder(root)?;
         match resolved_by_the_kernel(root.as_fd(), below, flags) {
-            Err(Errno::NOSYS | Errno::PERM) => {
-                walked(root.as_fd(), below, flags).map_err(|error| self.told(name, error))
-            }
-            opened => opened.map_err(|error| self.told(name, error.into())),
+            Err(Errno::NOSYS | Errno::PERM) => open_by_components(root.as_fd(), below, flags)
+                .map_err(|error| self.with_link_name(name, error)),
+            opened => opened.map_err(|error| self.with_link_name(name, error.into())),
         }
     }
 
-    /// The folder of a file that is to be written, made if it is not there.
+    /// The folder for a file to be written, created if it does not exist.
     pub(super) fn made_folder(&self, name: &Path) -> io::Result<OwnedFd> {
         let (root, below) = self.root(name);
         std::fs::create_dir_all(root)?;
@@ -124,13 +124,14 @@ impl LayoutFiles {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            let next = step(folder.as_fd(), part).map_err(|error| self.told(name, error))?;
+            let next =
+                step(folder.as_fd(), part).map_err(|error| self.with_link_name(name, error))?;
             folder = next;
         }
         Ok(folder)
     }
 
-    /// The folder that a name is below, and the rest of the name.
+    /// The root folder that a name is relative to, and the rest of the name.
     fn root<'a>(&'a self, name: &'a Path) -> (&'a Path, &'a Path) {
         match (&self.blobs, name.strip_prefix("blobs")) {
             (Some(blobs), Ok(rest)) => (blobs, rest),
@@ -138,8 +139,8 @@ impl LayoutFiles {
         }
     }
 
-    /// The error, with the name of the link if one is the cause.
-    fn told(&self, name: &Path, error: io::Error) -> io::Error {
+    /// The error, with the name of the symbolic link if one is the cause.
+    fn with_link_name(&self, name: &Path, error: io::Error) -> io::Error {
         if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
             self.link_in(name)
         } else {
@@ -156,16 +157,16 @@ impl LayoutFiles {
                 break;
             }
         }
-        io::Error::other(LinkInside { link })
+        io::Error::other(SymlinkInside { link })
     }
 }
 
-/// Something in a folder.
+/// An entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FolderEntry {
-    /// Its name in the folder.
+    /// The name in the folder.
     pub name: OsString,
-    /// Whether it is a folder; a symbolic link to one is not.
+    /// Whether the entry is a folder; a symbolic link to a folder is not.
     pub is_folder: bool,
 }
 
@@ -176,17 +177,17 @@ pub struct FolderEntry {
      file or folder itself (`cp -rL` copies a folder this way)",
     link = link.display()
 )]
-pub(super) struct LinkInside {
+pub(super) struct SymlinkInside {
     link: PathBuf,
 }
 
-impl LinkInside {
-    pub(super) fn of(error: &io::Error) -> Option<&Self> {
+impl SymlinkInside {
+    pub(super) fn from_io_error(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
-/// Refuses what is no regular file.
+/// Refuses anything that is not a regular file.
 pub(super) fn regular(found: &Metadata) -> io::Result<()> {
     if found.is_file() {
         return Ok(());
@@ -197,7 +198,7 @@ pub(super) fn regular(found: &Metadata) -> io::Result<()> {
     ))
 }
 
-/// The folder that the user named; links to it are followed.
+/// Opens the folder that the user named; symbolic links to it are followed.
 fn root_folder(folder: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = match folder.as_os_str() {
@@ -216,8 +217,8 @@ fn resolved_by_the_kernel(
     rustix::fs::openat2(root, name, flags, Mode::empty(), resolve)
 }
 
-/// The same for kernels without `openat2`, and for containers that forbid it.
-fn walked(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+/// Does the same for kernels without `openat2`, and for containers that forbid it.
+fn open_by_components(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let parts = plain_parts(name)?;
     let (last, folders) = parts.split_last().ok_or(Errno::NOENT)?;
     let mut folder = root.try_clone_to_owned()?;
@@ -228,7 +229,7 @@ fn walked(root: BorrowedFd<'_>, name: &Path, flags: OFlags) -> io::Result<OwnedF
     Ok(rustix::fs::openat(&folder, *last, flags, Mode::empty())?)
 }
 
-/// Goes into a folder; a symbolic link is `ELOOP`.
+/// Opens a folder in a folder; a symbolic link gives `ELOOP`.
 fn step(folder: BorrowedFd<'_>, part: &Path) -> io::Result<OwnedFd> {
     match rustix::fs::openat(folder, part, FOLDER, Mode::empty()) {
         Err(Errno::NOTDIR) => {
@@ -242,7 +243,7 @@ fn step(folder: BorrowedFd<'_>, part: &Path) -> io::Result<OwnedFd> {
     }
 }
 
-/// The parts of a name that stays beneath its folder.
+/// The components of a name, which must stay beneath its folder.
 fn plain_parts(name: &Path) -> io::Result<Vec<&Path>> {
     let part = |part| match part {
         Component::Normal(part) => Ok(Path::new(part)),
@@ -259,13 +260,14 @@ mod tests {
 
     type Opener = fn(BorrowedFd<'_>, &Path, OFlags) -> io::Result<OwnedFd>;
 
-    /// Both ways to open a name, whatever this kernel has.
-    const WAYS: [Opener; 2] = [walked, |root, name, flags| {
-        match resolved_by_the_kernel(root, name, flags) {
-            Err(Errno::NOSYS | Errno::PERM) => walked(root, name, flags),
+    /// Both ways to open a name, whether or not this kernel has `openat2`.
+    const WAYS: [Opener; 2] = [
+        open_by_components,
+        |root, name, flags| match resolved_by_the_kernel(root, name, flags) {
+            Err(Errno::NOSYS | Errno::PERM) => open_by_components(root, name, flags),
             opened => Ok(opened?),
-        }
-    }];
+        },
+    ];
 
     #[test]
     fn both_ways_stay_beneath_the_folder_and_follow_no_link() {
@@ -316,7 +318,10 @@ mod tests {
             }
         }
         let written = files.made_folder(Path::new("blobs/sha256/x")).unwrap_err();
-        assert!(LinkInside::of(&written).is_some(), "{written}");
+        assert!(
+            SymlinkInside::from_io_error(&written).is_some(),
+            "{written}"
+        );
     }
 
     #[test]
@@ -353,7 +358,10 @@ mod tests {
         assert_eq!(listed, [("a", false), ("b", true), ("c", false)]);
         assert!(files.entries(Path::new("top"), 2).is_err(), "one too many");
         let refused = files.entries(Path::new("other"), 3).unwrap_err();
-        assert!(LinkInside::of(&refused).is_some(), "{refused}");
+        assert!(
+            SymlinkInside::from_io_error(&refused).is_some(),
+            "{refused}"
+        );
     }
 
     #[test]

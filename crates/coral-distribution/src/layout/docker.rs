@@ -1,8 +1,8 @@
 //! Archives in Docker's format, as `docker save`, `podman save` and `crane pull` write them: a tar
 //! whose `manifest.json` names the configuration and the layers of each image.
 //!
-//! Read, such an archive becomes a layout: manifests and index are made in memory, and each blob is
-//! found under its digest, where it lies in the tar.
+//! When read, such an archive appears as a layout: manifests and index are created in memory, and
+//! each blob is found by its digest at its position in the tar.
 
 mod pack;
 
@@ -23,21 +23,21 @@ use crate::transport::clean;
 
 pub(super) use pack::pack;
 
-/// The file that names the images.
+/// The file that lists the images.
 pub(super) const LIST: &str = "manifest.json";
-/// Files are hashed through a buffer of this size.
+/// Size of the buffer through which files are hashed.
 const BUFFER: usize = 256 * 1024;
 const MAX_LIST: u64 = 16 * 1024 * 1024;
-/// Registries do not accept a larger one either.
+/// Largest configuration in bytes; registries do not accept a larger one either.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 const MAX_IMAGES: usize = 1000;
-/// Bytes of all manifests that are made for one archive: they are kept in memory.
+/// Most bytes of all manifests that are created for one archive: they are kept in memory.
 const MAX_MADE: usize = 32 * 1024 * 1024;
-/// Docker itself makes at most 127.
+/// Most layers of an image; Docker itself creates at most 127.
 const MAX_LAYERS: usize = 1000;
 const MAX_TAGS: usize = 1000;
 
-/// An image of the list.
+/// An image in the list.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
@@ -48,7 +48,7 @@ struct Listed {
     layers: Option<Vec<String>>,
 }
 
-/// The part of a configuration that says what its layers are.
+/// The part of a configuration that lists the layers.
 #[derive(Debug, Deserialize)]
 struct Config {
     #[serde(default)]
@@ -61,8 +61,8 @@ struct RootFs {
     diff_ids: Vec<String>,
 }
 
-/// Makes a layout of the images in a tar: what has to be made is returned, by its name there, and
-/// blobs are added to `files` under theirs. Every layer is read once, to be hashed.
+/// Makes a layout of the images in a tar. Returns the files that have to be created, by their names
+/// in the layout, and adds the blobs to `files` under theirs. Every layer is read once to hash it.
 pub(super) fn as_layout<R: Read + Seek>(
     tar: R,
     files: &mut TarFiles,
@@ -108,7 +108,7 @@ pub(super) fn as_layout<R: Read + Seek>(
     Ok(made)
 }
 
-/// An entry for each name of an image, or one without a name.
+/// The entries of an image: one for each of its names, or a single one without a name.
 fn named(image: &Listed, digest: &Digest, size: u64) -> Result<Vec<Descriptor>, Problem> {
     let entry = Descriptor::new(media_type::OCI_MANIFEST, *digest, size);
     let tags = image.repo_tags.as_deref().unwrap_or_default();
@@ -132,7 +132,7 @@ fn named(image: &Listed, digest: &Digest, size: u64) -> Result<Vec<Descriptor>, 
 struct Archive<'a, R> {
     tar: R,
     files: &'a mut TarFiles,
-    /// Layers that were hashed, by where they begin: several images, or names, may share one.
+    /// Layers that were hashed, by their position: several images, or names, may share a layer.
     layers: HashMap<u64, Descriptor>,
 }
 
@@ -151,7 +151,7 @@ impl<R: Read + Seek> Archive<'_, R> {
         Ok(bytes)
     }
 
-    /// A file that the list names, and where it is.
+    /// The path and the position of a file that the list names.
     fn listed(&self, name: &str) -> Result<(PathBuf, (u64, u64)), Problem> {
         let path = plain(Path::new(name))?;
         match self.files.find(&path)? {
@@ -200,7 +200,7 @@ impl<R: Read + Seek> Archive<'_, R> {
         Ok(manifest.to_string().into())
     }
 
-    /// `id` is what the layer hashes to without compression.
+    /// Hashes a layer. `id` is the digest of its uncompressed content.
     fn layer(&mut self, name: &str, id: &str) -> Result<Descriptor, Problem> {
         let (_, place) = self.listed(name)?;
         let layer = match self.layers.get(&place.0) {
@@ -262,7 +262,7 @@ impl<R: Read + Seek> Archive<'_, R> {
     }
 }
 
-/// The digest that a file is named after: `<hex>.json`, `sha256:<hex>` or `blobs/sha256/<hex>`.
+/// The digest in a file's name: `<hex>.json`, `sha256:<hex>` or `blobs/sha256/<hex>`.
 fn digest_in(path: &Path) -> Option<Digest> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_suffix(".json").unwrap_or(name);

@@ -1,4 +1,4 @@
-//! Files of a layout: read with bounds, written so that they are whole or not there.
+//! Reads files of a layout within bounds, and writes them atomically.
 
 use std::io::{ErrorKind, SeekFrom};
 use std::os::fd::OwnedFd;
@@ -13,14 +13,14 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio_util::io::ReaderStream;
 
-use super::beneath::{LayoutFiles, LinkInside, regular};
+use super::beneath::{LayoutFiles, SymlinkInside, regular};
 use super::tree::Reader;
 use crate::blob_stream::{BlobStream, Promise};
 use crate::error::{Error, Problem};
 
 const READ_SIZE: usize = 256 * 1024;
 
-/// `blobs/sha256/<hex>`.
+/// The path `blobs/sha256/<hex>`.
 pub(super) fn blob_file(digest: &Digest) -> PathBuf {
     Path::new("blobs")
         .join(digest.algorithm().name())
@@ -35,10 +35,10 @@ pub(super) fn problem(what: &'static str, path: &Path, source: std::io::Error) -
     }
 }
 
-/// A file that is not there is missing content, and a link is not followed; everything else is the
-/// storage's fault.
+/// Classifies an error: a missing file is missing content, a symbolic link is not followed, and
+/// everything else is a failure of the storage.
 fn failed(what: &'static str, path: &Path, source: std::io::Error) -> Problem {
-    if let Some(link) = LinkInside::of(&source) {
+    if let Some(link) = SymlinkInside::from_io_error(&source) {
         return Problem::Unsafe(link.to_string());
     }
     problem(what, path, source)
@@ -51,7 +51,7 @@ fn reading(path: &Path, source: std::io::Error) -> Problem {
     }
 }
 
-/// Runs work that waits for the file system on a blocking thread.
+/// Runs blocking file system work on a blocking thread.
 async fn blocking<T: Send + 'static>(
     files: &LayoutFiles,
     name: &Path,
@@ -73,8 +73,8 @@ pub(super) async fn size(files: &LayoutFiles, name: &Path) -> Result<Option<u64>
     }
 }
 
-/// Opens a regular file by a path that the user gave, and nothing else: opening a pipe would wait
-/// for its other end for ever.
+/// Opens a regular file by a path that the user gave. Anything else is refused: opening a pipe
+/// could block for ever.
 pub(super) fn open_blocking(path: &Path) -> std::io::Result<std::fs::File> {
     regular(&std::fs::metadata(path)?)?;
     std::fs::File::open(path)
@@ -100,7 +100,7 @@ pub(super) async fn read_bounded(
     }
 }
 
-/// Opens a blob at the offset, its length checked first.
+/// Opens a blob at the offset, after checking its length.
 pub(super) async fn open_at(
     files: &LayoutFiles,
     name: &Path,
@@ -134,19 +134,19 @@ pub(super) fn stream(file: Reader, path: PathBuf, place: String, asked: String) 
     )
 }
 
-/// A file under construction. It has its name only after [`NewFile::publish`]; dropped before
-/// that, it is removed.
+/// A file under construction. It gets its name only in [`NewFile::publish`]; if it is dropped
+/// before, it is removed.
 pub(super) struct NewFile {
     file: Option<File>,
-    /// Held open: what is put in its place meanwhile, such as a link, is not written into.
+    /// Held open, so that a symbolic link that replaces the folder meanwhile is not followed.
     folder: Arc<OwnedFd>,
     temporary: String,
     name: PathBuf,
-    /// For messages.
+    /// The path for messages.
     target: PathBuf,
 }
 
-/// An empty file beside `name`, and the folder that it is in.
+/// Creates an empty file beside `name`, and returns it with the folder that contains it.
 fn new_file(
     files: &LayoutFiles,
     name: &Path,
@@ -162,7 +162,7 @@ fn new_file(
 }
 
 impl NewFile {
-    /// In the folder of its name, which is made if it is not there.
+    /// Creates the file in the folder of its name, which is created if it does not exist.
     pub(super) async fn create(files: &LayoutFiles, name: &Path) -> Result<Self, Problem> {
         let target = files.path(name);
         let last = PathBuf::from(name.file_name().unwrap_or_default());
@@ -191,7 +191,7 @@ impl NewFile {
             .map_err(|error| problem("cannot write", &self.target, error))
     }
 
-    /// Synced, renamed, and the directory synced.
+    /// Syncs the file, renames it and syncs the directory.
     pub(super) async fn publish(mut self) -> Result<(), Problem> {
         let fail = |error| problem("cannot write", &self.target, error);
         let mut file = self
@@ -218,7 +218,7 @@ impl NewFile {
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        // After publishing nothing has this name any more.
+        // After publishing, no file has the temporary name any more.
         let _ = rustix::fs::unlinkat(&self.folder, &self.temporary, AtFlags::empty());
     }
 }

@@ -1,4 +1,4 @@
-//! What a layout says of itself, for the fuzz targets.
+//! Properties of layouts for the fuzz targets.
 
 use std::io::Cursor;
 use std::path::Component;
@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 
 use super::docker;
 use super::files::blob_file;
-use super::index::{Index, enter};
-use super::tar_files::files_of;
+use super::index::{Index, add_entry};
+use super::tar_files::index_files;
 
-/// What is taken of an `index.json` can be found, and nothing else of it changes when a manifest
-/// is put beside it.
+/// Every entry that is read from an `index.json` can be found, and adding a manifest changes
+/// nothing else in it.
 pub(crate) fn index(bytes: &[u8]) {
     let Ok(mut index) = Index::parse(bytes) else {
         return;
     };
     for tag in index.tags() {
-        // One that several images have is refused.
+        // A tag that several images have is refused.
         let Ok(found) = index.find(&Version::Tag(tag.clone())) else {
             continue;
         };
@@ -35,7 +35,7 @@ pub(crate) fn index(bytes: &[u8]) {
     let tag = Version::Tag(Tag::parse("fuzzed").expect("a good tag"));
     let before = index.tags();
     for version in [Version::Digest(manifest.digest()), tag] {
-        enter(&mut index, &version, &manifest);
+        add_entry(&mut index, &version, &manifest);
         let found = index.find(&version).ok().flatten();
         let found = found.expect("what was put is found");
         assert_eq!(found.digest, manifest.digest());
@@ -47,7 +47,7 @@ pub(crate) fn index(bytes: &[u8]) {
     assert!(before.iter().all(|tag| after.contains(tag)));
 }
 
-/// The same without fractions: those are read to their last digit but one.
+/// Does the same without fractions, which are not read back to their last digit.
 fn whole(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.is_f64() => Value::Null,
@@ -62,8 +62,8 @@ fn whole(value: &Value) -> Value {
     }
 }
 
-/// The files of a tar have plain names and lie where a file can lie. The sums in its heads are set
-/// right first, or hardly any input would get behind them.
+/// The files of a tar have plain names and lie within the tar. The checksums of its headers are
+/// corrected first, because hardly any input would pass them otherwise.
 pub(crate) fn archive(bytes: &[u8]) {
     look(bytes);
     let mut mended = bytes.to_vec();
@@ -79,10 +79,11 @@ pub(crate) fn archive(bytes: &[u8]) {
 }
 
 fn look(tar: &[u8]) {
-    let Ok(mut files) = files_of(Cursor::new(tar)) else {
+    let Ok(mut files) = index_files(Cursor::new(tar)) else {
         return;
     };
-    // Also as an archive in Docker's format: what is made of it lies under its digest.
+    // The same input as an archive in Docker's format: the created files are found by their
+    // digests.
     if let Ok(made) = docker::as_layout(Cursor::new(tar), &mut files) {
         for (name, bytes) in &made {
             let is_index = name.to_str() == Some("index.json");

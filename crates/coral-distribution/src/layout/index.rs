@@ -1,4 +1,4 @@
-//! `index.json` of a layout: what is in it, and under which names.
+//! `index.json` of a layout: its entries and their names.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
@@ -16,15 +16,15 @@ use super::tree::Tree;
 use crate::error::Problem;
 use crate::transport::clean;
 
-/// An index of ten thousand images has a few megabytes.
+/// Largest index in bytes; an index of ten thousand images has a few megabytes.
 const MAX_INDEX: usize = 64 * 1024 * 1024;
-/// Manifests looked at for referrers of one subject.
+/// Most manifests that are examined for the referrers of one subject.
 const MAX_SCANNED: usize = 100_000;
 
-/// `index.json` as it is; what Coral does not know stays.
+/// The JSON of `index.json`; fields that Coral does not know are kept.
 pub(super) struct Index(Value);
 
-/// Reads the index; a layout without one is empty.
+/// Reads the index; a layout without one has no entries.
 pub(super) async fn read(tree: &Tree) -> Result<Index, Problem> {
     match tree.read_bounded(Path::new("index.json"), MAX_INDEX).await {
         Ok(bytes) => Index::parse(&bytes),
@@ -61,7 +61,7 @@ impl Index {
         Self(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [] }))
     }
 
-    /// How many entries cannot be read, and what is wrong with the first of them.
+    /// How many entries are malformed, and what is wrong with the first of them.
     fn unreadable(&self) -> Option<(usize, String)> {
         let manifests = self.0["manifests"].as_array().into_iter().flatten();
         let read = manifests.map(Descriptor::deserialize).enumerate();
@@ -71,14 +71,14 @@ impl Index {
         Some((1 + wrong.count(), first))
     }
 
-    /// All entries that can be read.
+    /// All valid entries.
     pub(super) fn entries(&self) -> impl Iterator<Item = Descriptor> {
         let manifests = self.0["manifests"].as_array().into_iter().flatten();
         manifests.filter_map(|value| Descriptor::deserialize(value).ok())
     }
 
-    /// The entry of a tag or digest. A tag that no entry is named by is that of the entry whose name
-    /// is a whole reference with it. A tag of several images is refused.
+    /// The entry of a tag or digest. If no entry is named by the tag itself, an entry whose name is
+    /// a full reference with this tag is used. A tag that several images have is refused.
     pub(super) fn find(&self, version: &Version) -> Result<Option<Descriptor>, Problem> {
         let mut exact = self.entries().filter(|entry| is(entry, version));
         let Version::Tag(tag) = version else {
@@ -91,7 +91,8 @@ impl Index {
         names::only(tag.as_str(), with_tag)
     }
 
-    /// The entry of a name: as it stands, whatever its form, or else by what image it means.
+    /// The entry with this name: first by the exact text, whatever its form, then by the image that
+    /// the name refers to.
     pub(super) fn named(&self, wanted: &str) -> Result<Option<Descriptor>, Problem> {
         let exact = self.entries().filter(|entry| is_named(entry, wanted));
         let found = names::only(wanted, exact)?;
@@ -112,7 +113,7 @@ impl Index {
         }
     }
 
-    /// Names that are tags, each once, sorted.
+    /// The names that are tags, without duplicates, sorted.
     pub(super) fn tags(&self) -> Vec<Tag> {
         let names: BTreeSet<Tag> = self
             .entries()
@@ -129,29 +130,29 @@ fn is(entry: &Descriptor, version: &Version) -> bool {
     }
 }
 
-/// The exclusive lock on the directory: other tasks and other processes wait.
-struct Turn {
+/// The exclusive lock on the directory: other tasks and other processes wait for it.
+struct WriteLock {
     _directory: std::fs::File,
 }
 
-/// Waits for the turn to change the index. The lock is on the directory itself and leaves no
-/// file behind.
-async fn turn(dir: &Path) -> Result<Turn, Problem> {
+/// Waits for the lock that is needed to change the index. The lock is on the directory itself and
+/// leaves no file behind.
+async fn lock(dir: &Path) -> Result<WriteLock, Problem> {
     let dir = dir.to_owned();
     let locking = tokio::task::spawn_blocking(move || {
         let fail = |error| files::problem("cannot lock", &dir, error);
         std::fs::create_dir_all(&dir).map_err(fail)?;
         let directory = std::fs::File::open(&dir).map_err(fail)?;
         directory.lock().map_err(fail)?;
-        Ok(Turn {
+        Ok(WriteLock {
             _directory: directory,
         })
     });
     locking.await.expect("taking a lock does not panic")
 }
 
-/// Writes a manifest's bytes, then its entry. One put by its digest gets an entry without a name,
-/// which goes again when an index that holds it is put.
+/// Writes a manifest's bytes, then its entry. A manifest that is put by its digest gets an entry
+/// without a name, which is removed when an index that contains it is put.
 pub(super) async fn put(
     tree: &Tree,
     version: &Version,
@@ -159,15 +160,15 @@ pub(super) async fn put(
 ) -> Result<(), Problem> {
     let digest = manifest.digest();
     let dir = tree.writable()?;
-    let _turn = turn(dir.folder()).await?;
+    let _lock = lock(dir.folder()).await?;
     files::write_whole(dir, &blob_file(&digest), manifest.bytes()).await?;
     let mut index = read(tree).await?;
-    enter(&mut index, version, manifest);
+    add_entry(&mut index, version, manifest);
     write(dir, &index).await
 }
 
 /// Adds the entry of a manifest, and removes those that it replaces.
-pub(super) fn enter(index: &mut Index, version: &Version, manifest: &Manifest) {
+pub(super) fn add_entry(index: &mut Index, version: &Version, manifest: &Manifest) {
     let digest = manifest.digest();
     let children: BTreeSet<_> = manifest
         .children()
@@ -196,7 +197,7 @@ pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem
     if files::size(dir, Path::new("index.json")).await?.is_none() {
         return Err(Problem::Missing);
     }
-    let _turn = turn(dir.folder()).await?;
+    let _lock = lock(dir.folder()).await?;
     let mut index = read(tree).await?;
     if !index.has(version) {
         return Err(Problem::Missing);
@@ -205,7 +206,7 @@ pub(super) async fn remove(tree: &Tree, version: &Version) -> Result<(), Problem
     write(dir, &index).await
 }
 
-/// Keeps the entries that are wanted, and those that cannot be read.
+/// Keeps the entries that satisfy `wanted`, and those that are malformed.
 fn edit(index: &mut Index, wanted: impl Fn(&Descriptor) -> bool) {
     if let Some(Value::Array(manifests)) = index.0.get_mut("manifests") {
         manifests.retain(|value| Descriptor::deserialize(value).map_or(true, |d| wanted(&d)));
@@ -258,7 +259,7 @@ pub(super) async fn referrers(tree: &Tree, subject: &Digest) -> Result<Vec<Descr
 mod tests {
     use super::*;
 
-    /// Regression: such an entry was passed over, and its image "not there", without a word.
+    /// Regression: such an entry was skipped silently, and its image was reported as missing.
     #[test]
     fn entries_that_cannot_be_read_are_counted_and_the_first_is_named() {
         let good = json!({"mediaType": "a/b", "digest": Digest::sha256(b""), "size": 1});

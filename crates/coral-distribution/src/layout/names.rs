@@ -1,17 +1,18 @@
-//! Under which names an entry of `index.json` can be chosen.
+//! The names by which an entry of `index.json` can be chosen.
 
 use coral_image::{Descriptor, ImageRef};
 
 use crate::error::Problem;
 
-/// The name of an image; most tools write a tag, some a whole reference.
+/// The annotation with the name of an image; most tools write a tag, some a full reference.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// The whole reference that containerd, and Docker with it, write beside the tag.
+/// The annotation with the full reference, which containerd, and thus Docker, writes beside the
+/// tag.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Most images that a message lists.
 const MAX_LISTED: usize = 10;
 
-/// The name after the OCI specification.
+/// The name according to the OCI specification.
 pub(super) fn name(entry: &Descriptor) -> Option<&str> {
     annotation(entry, REF_NAME)
 }
@@ -25,7 +26,7 @@ fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
     keys.filter_map(|key| annotation(entry, key))
 }
 
-/// Whether one of the entry's names is a whole reference with this tag.
+/// Whether one of the entry's names is a full reference with this tag.
 pub(super) fn has_tag(entry: &Descriptor, tag: &str) -> bool {
     names(entry).any(|name| {
         let name = name.split_once('@').map_or(name, |(name, _)| name);
@@ -33,13 +34,13 @@ pub(super) fn has_tag(entry: &Descriptor, tag: &str) -> bool {
     })
 }
 
-/// Whether one of the entry's names is exactly this one.
+/// Whether one of the entry's names is exactly this text.
 pub(super) fn is_named(entry: &Descriptor, wanted: &str) -> bool {
     names(entry).any(|name| name == wanted)
 }
 
-/// Whether one of the entry's names means the same image: `foo:1.0` is
-/// `docker.io/library/foo:1.0`. A digest that is wanted beside the name must be the entry's.
+/// Whether one of the entry's names refers to the same image: `foo:1.0` is
+/// `docker.io/library/foo:1.0`. If the wanted name has a digest, it must be the entry's digest.
 pub(super) fn is_same_image(entry: &Descriptor, wanted: &ImageRef) -> bool {
     names(entry).any(|name| {
         let Ok(name) = ImageRef::parse(name) else {
@@ -51,7 +52,8 @@ pub(super) fn is_same_image(entry: &Descriptor, wanted: &ImageRef) -> bool {
     })
 }
 
-/// The one entry that is meant; several with different content are refused, with their names.
+/// The only matching entry; several entries with different content are refused with an error that
+/// lists their names.
 pub(super) fn only(
     wanted: &str,
     found: impl IntoIterator<Item = Descriptor>,
@@ -83,7 +85,8 @@ mod tests {
     use super::super::index::Index;
     use super::*;
 
-    /// As `ctr images export` and `docker save` write it: a tag, and the reference beside it.
+    /// An index as `ctr images export` and `docker save` write it: a tag, and the full reference
+    /// beside it.
     fn index(images: &[(&str, Option<&str>, &str)]) -> Index {
         let images = images.iter().map(|(name, whole, content)| {
             let mut names = serde_json::Map::new();
@@ -141,7 +144,7 @@ mod tests {
         }
     }
 
-    /// Regression: the first of them was copied in silence.
+    /// Regression: the first of them was copied silently.
     #[test]
     fn a_name_of_several_images_is_refused_with_their_names() {
         let index = index(&[

@@ -1,5 +1,5 @@
-//! An archive that comes through a pipe: kept in a temporary file, because a layout is read in any
-//! order.
+//! An archive that arrives through a pipe. It is stored in a temporary file, because a layout is
+//! not read from front to back.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -12,23 +12,24 @@ use super::Layout;
 use super::tree::{Form, TarIndex};
 use crate::error::{Error, Problem};
 
-/// Bytes are copied through a buffer of this size.
+/// Size of the buffer through which bytes are copied.
 const BUFFER: usize = 256 * 1024;
 
-/// A temporary file without a name. It takes up room as long as this value lives, and no longer,
-/// however the process ends.
+/// A temporary file without a name. Its space is freed when this value is dropped, or when the
+/// process ends for any reason.
 #[derive(Debug)]
 pub(super) struct Spooled(File);
 
 impl Spooled {
     /// Reads a pipe to its end into a file in `folder`.
     ///
-    /// A thread of its own reads: a copy that is stopped does not wait for the other end.
+    /// A separate thread reads the pipe, so that a copy that is stopped does not wait for the other
+    /// end.
     pub(super) async fn read(pipe: File, folder: PathBuf) -> Result<Self, Problem> {
         let (done, result) = tokio::sync::oneshot::channel();
         let reading = std::thread::Builder::new().name("spool".to_owned());
         let started = reading.spawn(move || {
-            // A copy that was stopped meanwhile wants no answer.
+            // A copy that was stopped meanwhile does not receive the result.
             let _ = done.send(Self::read_blocking(&pipe, &folder));
         });
         started.map_err(|error| unreadable(&error))?;
@@ -41,21 +42,21 @@ impl Spooled {
         Ok(Self(file))
     }
 
-    /// A path that opens the file again, with a position of its own.
+    /// A path that opens the file again, with a separate position.
     pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
     }
 }
 
 impl Layout {
-    /// The layout inside a tar that comes through a pipe or a socket, to be read. The tar is kept
-    /// in a file without a name in the folder for temporary files (`TMPDIR`), as long as the layout
-    /// is used. `place` names the pipe in errors.
+    /// Reads the layout inside a tar that arrives through a pipe or a socket. The tar is stored in
+    /// an unnamed file in the folder for temporary files (`TMPDIR`) while the layout is in use.
+    /// `place` names the pipe in errors.
     pub async fn read_archive(pipe: File, place: &str) -> Result<Self, Error> {
         Self::read_tar(pipe, place, Form::Layout).await
     }
 
-    /// The same of an archive in Docker's format, see [`Self::open_docker_archive`].
+    /// Does the same for an archive in Docker's format, see [`Self::open_docker_archive`].
     pub async fn read_docker_archive(pipe: File, place: &str) -> Result<Self, Error> {
         Self::read_tar(pipe, place, Form::Docker).await
     }
@@ -69,7 +70,7 @@ impl Layout {
     }
 }
 
-/// A file that only this process can open. It loses its name at once.
+/// Creates a file that only this process can open: its name is removed at once.
 fn unnamed(folder: &Path) -> std::io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let path = folder.join(format!(".coral-{}", uuid::Uuid::new_v4().simple()));
@@ -90,7 +91,7 @@ fn fill(mut pipe: &File, file: &mut File, folder: &Path) -> Result<(), Problem> 
                 written.map_err(|error| unwritable(folder, &error))?;
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // The other side may have set it so, for all who share it.
+            // The other side may have set the pipe to non-blocking, for all that share it.
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 let mut readable = [PollFd::new(pipe, PollFlags::IN)];
                 let polled = rustix::event::poll(&mut readable, None);
@@ -124,7 +125,7 @@ mod tests {
     fn pipe_with(bytes: Vec<u8>) -> File {
         let (reader, writer) = std::io::pipe().unwrap();
         std::thread::spawn(move || {
-            // The reader may give up.
+            // The reader may give up early.
             let _ = File::from(std::os::fd::OwnedFd::from(writer)).write_all(&bytes);
         });
         File::from(std::os::fd::OwnedFd::from(reader))

@@ -1,4 +1,4 @@
-//! The files inside a tar, found by its heads; nothing is unpacked.
+//! The files inside a tar, found by its headers; nothing is unpacked.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,20 +11,20 @@ use crate::error::Problem;
 const MAX_ENTRIES: usize = 1_000_000;
 /// An upper bound for the headers of one file, a long name and other extensions included.
 const MAX_HEAD: usize = 256 * 1024;
-/// Longer than the name of any file of a layout; others are passed over.
+/// Longer than the name of any file of a layout; files with longer names are skipped.
 const MAX_NAME: usize = 255;
-/// The file that says which images there are.
+/// The file that lists the images.
 const INDEX: &str = "index.json";
 
-/// Heads, which are read into memory, of a length within bounds; what lies between them is sought
-/// over.
-struct Heads<'a, R> {
+/// Reads the headers into memory, within bounds on their length, and seeks over the content between
+/// them.
+struct HeaderReader<'a, R> {
     tar: R,
-    /// How much the next head may have yet.
+    /// How many bytes the next header may still have.
     left: &'a Cell<usize>,
 }
 
-impl<R: Read> Read for Heads<'_, R> {
+impl<R: Read> Read for HeaderReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.left.get() == 0 && !buffer.is_empty() {
             let why =
@@ -38,13 +38,14 @@ impl<R: Read> Read for Heads<'_, R> {
     }
 }
 
-impl<R: Seek> Seek for Heads<'_, R> {
+impl<R: Seek> Seek for HeaderReader<'_, R> {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         self.tar.seek(to)
     }
 }
 
-/// Refuses a compressed tar by name: it is read in place, which needs its bytes as they are.
+/// Refuses a compressed tar with an error that names the compression: a tar is read in place, which
+/// needs its uncompressed bytes.
 fn uncompressed<R: Read + Seek>(mut tar: R) -> Result<R, Problem> {
     let fail = |error: std::io::Error| {
         let text = crate::transport::clean(&error.to_string());
@@ -61,7 +62,7 @@ fn uncompressed<R: Read + Seek>(mut tar: R) -> Result<R, Problem> {
     }
 }
 
-/// What a file that begins with these bytes, at least six of them, is compressed with.
+/// The compression of a file that begins with these bytes, of which there must be at least six.
 pub(super) fn compression(head: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 4] = [
         (&[0x1f, 0x8b], "gzip"),
@@ -76,14 +77,14 @@ pub(super) fn compression(head: &[u8]) -> Option<&'static str> {
 /// The files of a tar, by their names.
 #[derive(Debug, Default)]
 pub(super) struct TarFiles {
-    /// Where each file's bytes begin, and how many there are.
+    /// The position and the length of each file's content.
     found: HashMap<PathBuf, (u64, u64)>,
-    /// What is there and cannot be read, and why.
+    /// Entries that exist but cannot be read, and why.
     odd: HashMap<PathBuf, &'static str>,
 }
 
 impl TarFiles {
-    /// Where a file's bytes begin, and how many there are.
+    /// The position and the length of a file's content.
     pub(super) fn find(&self, name: &Path) -> Result<Option<(u64, u64)>, Problem> {
         match (self.found.get(name), self.odd.get(name)) {
             (Some(place), _) => Ok(Some(*place)),
@@ -92,7 +93,7 @@ impl TarFiles {
         }
     }
 
-    /// Gives what lies there a further name.
+    /// Gives the content at this position a further name.
     pub(super) fn alias(&mut self, name: PathBuf, place: (u64, u64)) {
         self.found.insert(name, place);
     }
@@ -107,7 +108,7 @@ impl TarFiles {
     }
 
     /// Adds one more entry of a tar of this many bytes.
-    fn take_in<R: Read>(
+    fn add_entry<R: Read>(
         &mut self,
         entry: &tar::Entry<'_, R>,
         name: PathBuf,
@@ -133,14 +134,15 @@ impl TarFiles {
             tar::EntryType::GNUSparse => {
                 "is a sparse file, which is not supported: create the archive without sparse files"
             }
-            // Folders, devices and pipes are nothing that a layout has.
+            // A layout has no use for folders, devices and pipes.
             _ => return Ok(()),
         };
         self.odd.insert(name, why);
         Ok(())
     }
 
-    /// Of two files of one name one would be read and another one looked at.
+    /// Adds a file. Two files with one name are refused, because one might be read where the other
+    /// was checked.
     fn put(&mut self, name: PathBuf, place: (u64, u64)) -> Result<(), Problem> {
         let is_index = name == Path::new(INDEX);
         if self.found.insert(name, place).is_some() && is_index {
@@ -149,7 +151,7 @@ impl TarFiles {
         Ok(())
     }
 
-    /// The file that a hard link stands for, where it came before: that is how programs write a
+    /// The file that a hard link refers to, which must come before it. This is how programs write a
     /// file that has two names.
     fn linked<R: Read>(&self, entry: &tar::Entry<'_, R>) -> Option<(u64, u64)> {
         let target = entry.link_name().ok()??;
@@ -157,11 +159,12 @@ impl TarFiles {
     }
 }
 
-/// The files of a tar.
-pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
+/// Indexes the files of a tar.
+pub(super) fn index_files(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
     let fail = |error: std::io::Error| {
         let text = crate::transport::clean(&error.to_string());
-        // The library adds what stands there instead: of a file that is no tar, its content.
+        // The library's message quotes the bytes that it found: for a file that is not a tar, its
+        // content.
         let is_of_content = text.contains("when getting cksum");
         let text = if is_of_content {
             "a header has no valid checksum"
@@ -175,7 +178,7 @@ pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
     tar.seek(SeekFrom::Start(0)).map_err(fail)?;
     let mut files = TarFiles::default();
     let left = Cell::new(MAX_HEAD);
-    let mut archive = tar::Archive::new(Heads { tar, left: &left });
+    let mut archive = tar::Archive::new(HeaderReader { tar, left: &left });
     for entry in archive.entries_with_seek().map_err(fail)? {
         let entry = entry.map_err(fail)?;
         left.set(MAX_HEAD);
@@ -183,21 +186,21 @@ pub(super) fn files_of(tar: impl Read + Seek) -> Result<TarFiles, Problem> {
             return Err(Problem::Broken(format!("more than {MAX_ENTRIES} files")));
         }
         let name = entry.path().map_err(fail)?;
-        // Of what is no file the name does not matter.
+        // For an entry that is not a file, the name does not matter.
         let name = match plain(&name) {
             Ok(name) => name,
             Err(problem) if entry.header().entry_type().is_file() => return Err(problem),
             Err(_) => continue,
         };
         if name.as_os_str().len() <= MAX_NAME {
-            files.take_in(&entry, name, length)?;
+            files.add_entry(&entry, name, length)?;
         }
     }
     Ok(files)
 }
 
-/// A name inside the archive without `./`. One that leads out of it is refused, although nothing
-/// is ever unpacked: such an archive is not to be trusted.
+/// A name inside the archive without `./`. A name that leads out of the archive is refused although
+/// nothing is ever unpacked, because such an archive cannot be trusted.
 pub(super) fn plain(name: &Path) -> Result<PathBuf, Problem> {
     let mut clean = PathBuf::new();
     for component in name.components() {
@@ -216,7 +219,7 @@ pub(super) fn plain(name: &Path) -> Result<PathBuf, Problem> {
     Ok(clean)
 }
 
-/// A name fit to be shown.
+/// A name that is safe to show.
 fn shown(name: &Path) -> String {
     format!("{:?}", crate::transport::clean(&name.display().to_string()))
 }
@@ -226,7 +229,7 @@ mod tests {
     use super::*;
     use crate::error::Disposition;
 
-    /// An archive of these entries: kind, name, what it links to, size, and the bytes that follow.
+    /// An archive of these entries: kind, name, link target, size, and the bytes that follow.
     fn archive(entries: &[(tar::EntryType, &str, &str, u64, &[u8])]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (kind, name, target, size, bytes) in entries {
@@ -244,10 +247,10 @@ mod tests {
     }
 
     fn found(entries: &[(tar::EntryType, &str, &str, u64, &[u8])]) -> Result<TarFiles, Problem> {
-        files_of(std::io::Cursor::new(archive(entries)))
+        index_files(std::io::Cursor::new(archive(entries)))
     }
 
-    /// Regression: a file with two names was "not there" under the second one.
+    /// Regression: a file with two names was reported as missing under the second one.
     #[test]
     fn a_hard_link_is_the_file_that_came_before_it() {
         use tar::EntryType::{Link, Regular};
@@ -267,11 +270,11 @@ mod tests {
         assert_eq!(at("blobs/x").unwrap(), None);
     }
 
-    /// Regression: the message had the first bytes of a file that was named by mistake.
+    /// Regression: the message contained the first bytes of a file that was named by mistake.
     #[test]
     fn the_content_of_a_file_that_is_no_tar_is_not_told() {
         let text = "a password, and more of them. ".repeat(40);
-        let Err(Problem::Broken(told)) = files_of(std::io::Cursor::new(text)) else {
+        let Err(Problem::Broken(told)) = index_files(std::io::Cursor::new(text)) else {
             panic!("it was taken for a tar");
         };
         assert_eq!(
@@ -307,7 +310,7 @@ mod tests {
         }
     }
 
-    /// The length is the archive's word, and the bytes need not be on disk.
+    /// The archive claims this length; the bytes need not exist on disk.
     #[test]
     fn a_name_without_end_is_not_read_into_memory() {
         for kind in [
@@ -331,7 +334,7 @@ mod tests {
             builder.append(&header, std::io::empty()).unwrap();
             drop(builder);
             (&file).seek(SeekFrom::Start(0)).unwrap();
-            let refused = files_of(&file).unwrap_err();
+            let refused = index_files(&file).unwrap_err();
             assert!(
                 refused.to_string().contains("has over 262144 bytes"),
                 "{kind:?}: {refused}"
@@ -353,7 +356,7 @@ mod tests {
         }
         drop(builder);
         (&file).seek(SeekFrom::Start(0)).unwrap();
-        let files = files_of(&file).unwrap().into_found();
+        let files = index_files(&file).unwrap().into_found();
         assert_eq!(
             files.into_keys().collect::<Vec<_>>(),
             [Path::new("index.json")]

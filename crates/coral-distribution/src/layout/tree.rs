@@ -1,4 +1,4 @@
-//! Where the files of a layout are: in a directory, or inside a tar that is only read.
+//! Where the files of a layout are stored: in a directory, or inside a read-only tar.
 
 use std::collections::HashMap;
 use std::io::{Cursor, SeekFrom};
@@ -13,21 +13,21 @@ use super::beneath::LayoutFiles;
 use super::docker;
 use super::files::{self, blob_file, problem};
 use super::spool::Spooled;
-use super::tar_files::{TarFiles, files_of};
+use super::tar_files::{TarFiles, index_files};
 use crate::blob_stream::Promise;
 use crate::error::Problem;
 
-/// A file that is read from its beginning, or from the offset of an interrupted reader.
+/// Reads a file from its beginning, or from the offset of an interrupted reader.
 pub(super) type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
-/// Where the files are.
+/// The storage of a layout's files.
 #[derive(Debug, Clone)]
 pub(super) enum Tree {
     Dir(LayoutFiles),
     Tar(Arc<TarIndex>),
 }
 
-/// What the files of a tar are.
+/// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// An OCI image layout.
@@ -36,19 +36,21 @@ pub(super) enum Form {
     Docker,
 }
 
-/// What a tar holds.
+/// The content of a tar.
 #[derive(Debug)]
 pub(super) struct TarIndex {
     path: PathBuf,
     files: TarFiles,
-    /// Files that are not in the tar: the index and the manifests of what is in Docker's format.
+    /// Files that are not in the tar: the index and the manifests that are created for Docker's
+    /// format.
     made: HashMap<PathBuf, Bytes>,
-    /// What `path` opens, where the tar came through a pipe: held, and never read by itself.
+    /// The spooled file that `path` opens, if the tar arrived through a pipe. It is held to keep
+    /// the file alive, and never read directly.
     spooled: Option<Spooled>,
 }
 
 impl Tree {
-    /// The directory, or the tar.
+    /// The path of the directory or of the tar.
     pub(super) fn path(&self) -> &Path {
         match self {
             Self::Dir(dir) => dir.folder(),
@@ -56,7 +58,7 @@ impl Tree {
         }
     }
 
-    /// The directory to write into; a tar has none.
+    /// The directory to write into; a tar is read-only.
     pub(super) fn writable(&self) -> Result<&LayoutFiles, Problem> {
         match self {
             Self::Dir(dir) => Ok(dir),
@@ -91,7 +93,7 @@ impl Tree {
         Ok(bytes.freeze())
     }
 
-    /// Opens a blob at the offset, its length checked first.
+    /// Opens a blob at the offset, after checking its length.
     pub(super) async fn open_blob(&self, promise: &Promise) -> Result<Reader, Problem> {
         let file = blob_file(&promise.digest);
         let tar = match self {
@@ -113,14 +115,14 @@ impl Tree {
 }
 
 impl TarIndex {
-    /// Reads the heads of a tar; what it holds is passed over, but for one of Docker's: its layers
+    /// Reads the headers of a tar. The content is skipped, except in Docker's format, whose layers
     /// have to be hashed.
     pub(super) async fn read(path: PathBuf, form: Form) -> Result<Self, Problem> {
         let reading = tokio::task::spawn_blocking(move || Self::read_blocking(path, form));
         reading.await.expect("reading a tar does not panic")
     }
 
-    /// The same of a tar that came through a pipe.
+    /// Does the same for a tar that arrived through a pipe.
     pub(super) async fn read_spooled(spooled: Spooled, form: Form) -> Result<Self, Problem> {
         let mut read = Self::read(spooled.path(), form).await?;
         read.spooled = Some(spooled);
@@ -132,7 +134,7 @@ impl TarIndex {
             std::io::ErrorKind::NotFound => Problem::Missing,
             _ => problem("cannot read", &path, error),
         })?;
-        let mut files = files_of(&mut file)?;
+        let mut files = index_files(&mut file)?;
         let made = match form {
             Form::Layout => HashMap::new(),
             Form::Docker => docker::as_layout(&mut file, &mut files)?,
@@ -176,7 +178,7 @@ impl TarIndex {
 mod tests {
     use super::*;
 
-    /// A tar with one file of this name, whatever it is.
+    /// A tar with one file of this name and any content.
     fn tar_with(name: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut header = tar::Header::new_gnu();

@@ -8,7 +8,7 @@ use super::files::{NewFile, blob_file};
 use crate::blob_stream::BlobStream;
 use crate::error::{Error, Problem};
 
-/// A blob that is to be written.
+/// A blob to be written.
 #[derive(Debug)]
 pub(crate) struct LayoutUpload {
     dir: LayoutFiles,
@@ -20,7 +20,7 @@ impl LayoutUpload {
         Self { dir, digest }
     }
 
-    /// Writes all bytes; they must hash to the digest.
+    /// Writes all bytes; their digest must match.
     pub(crate) async fn put(self, mut body: BlobStream) -> Result<(), Error> {
         let fail = |problem| {
             Error::new(

@@ -1,21 +1,21 @@
-//! The certificate that a registry shows.
+//! The certificate that a registry presents.
 
 use jiff::Timestamp;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::transport::{Response, clean};
 
-/// What is worth knowing of a certificate.
+/// The issuer and the expiry of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Who vouches for it, as a distinguished name.
+    /// The issuer, as a distinguished name.
     pub issuer: String,
     /// The end of its validity.
     pub expires: Timestamp,
 }
 
-/// The certificate with which an answer came, if it can be read.
-pub(super) fn of(response: &Response) -> Option<Certificate> {
+/// The certificate of the connection that an answer came over, if it can be parsed.
+pub(super) fn from_response(response: &Response) -> Option<Certificate> {
     let info = response.inner.extensions().get::<reqwest::tls::TlsInfo>()?;
     read(info.peer_certificate()?)
 }

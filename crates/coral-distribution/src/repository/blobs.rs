@@ -1,4 +1,4 @@
-//! Reading blobs of a registry.
+//! Reads blobs of a registry.
 
 use coral_image::{Descriptor, Digest, Hasher};
 use futures::StreamExt as _;
@@ -10,12 +10,12 @@ use crate::blob_stream::{BlobStream, Checked, Incoming, Promise};
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, is_html, markup};
 
-/// Bytes of an answer that is labelled as a page, after which it is not compared with the digest.
+/// Most bytes that are hashed of an answer that is labelled as a page.
 const LONGEST_PAGE: usize = 64 * 1024;
 
 impl RepositoryClient {
-    /// The length of a blob, by `HEAD`; `None` if it is not there. Where `HEAD` itself is refused,
-    /// the head of the answer to a `GET` says it.
+    /// The length of a blob in bytes, by `HEAD`; `None` if the blob does not exist. If `HEAD`
+    /// itself is refused, the headers of a `GET` give the length.
     pub async fn blob_size(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let mut response = self.ask_blob(Method::HEAD, digest, 0).await?;
         if is_without_head(response.status()) {
@@ -28,11 +28,11 @@ impl RepositoryClient {
         if is_html(&response) {
             return self.size_of_page(digest).await;
         }
-        length_of(&response).map(Some)
+        content_length(&response).map(Some)
     }
 
-    /// The length of a blob that its store labels as a page; `None` if it is not there. The digest of
-    /// a short answer decides whether it is the blob, of a longer one how it begins.
+    /// The length of a blob that its store labels as a page; `None` if the blob does not exist. A
+    /// short answer is the blob if its digest matches; a longer one is judged by how it begins.
     async fn size_of_page(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let response = self.ask_blob(Method::GET, digest, 0).await?;
         if response.status() == StatusCode::NOT_FOUND {
@@ -55,14 +55,14 @@ impl RepositoryClient {
         }
     }
 
-    /// The blob from `offset` on. From 0 the digest is verified; from elsewhere only the length,
-    /// see [`Self::blob_from`].
+    /// The blob from `offset` (in bytes) on. From 0 the digest is verified; from any other offset
+    /// only the length is, see [`Self::blob_from`].
     pub async fn blob(&self, blob: &Descriptor, offset: u64) -> Result<BlobStream, Error> {
         let hasher = (offset == 0).then(|| blob.digest.algorithm().hasher());
         self.open(Promise::new(blob, offset, hasher)).await
     }
 
-    /// The blob from `offset` on, verified: `hasher` has hashed everything before it.
+    /// The blob from `offset` on, verified: `hasher` must have hashed all bytes before it.
     pub async fn blob_from(
         &self,
         blob: &Descriptor,
@@ -93,7 +93,7 @@ impl RepositoryClient {
             .map_err(|problem| labelled(response.error(problem), label.as_deref()))?;
         let place = response.host.clone();
         let incoming = BlobStream::new(Incoming::new(response));
-        let checked = Checked::new(incoming, promise, skip, place, asked).of_a_registry();
+        let checked = Checked::new(incoming, promise, skip, place, asked).with_page_detection();
         Ok(match label {
             None => BlobStream::new(checked),
             Some(label) => BlobStream::new(
@@ -125,20 +125,21 @@ impl RepositoryClient {
     }
 }
 
-fn length_of(response: &Response) -> Result<u64, Error> {
+fn content_length(response: &Response) -> Result<u64, Error> {
     let none = || response.error(Problem::protocol("the answer has no Content-Length"));
     response.content_length().ok_or_else(none)
 }
 
-/// The encoding that an answer is labelled with. Stores label blobs that they hold compressed, and
-/// send the very bytes of the digest: the bytes decide.
+/// The `Content-Encoding` of an answer. Stores label blobs that they hold compressed, yet send
+/// exactly the bytes of the digest. So the label alone is no error: the bytes decide.
 fn encoding(response: &Response) -> Option<String> {
     let label = response.header(CONTENT_ENCODING)?;
     let is_none = label.is_empty() || label.eq_ignore_ascii_case("identity");
     (!is_none).then(|| crate::transport::clean(label))
 }
 
-/// Names the encoding where the bytes are not those of the digest: it was done on the way.
+/// Adds the encoding to the error if the bytes do not match the digest: they were encoded on the
+/// way.
 fn labelled(error: Error, label: Option<&str>) -> Error {
     let is_of_bytes = matches!(error.category(), Category::Digest | Category::TooLarge);
     match label {
@@ -149,7 +150,8 @@ fn labelled(error: Error, label: Option<&str>) -> Error {
     }
 }
 
-/// Checks what the headers promise; how many bytes to skip, where the offset was ignored.
+/// Checks the headers against the request. Returns how many bytes to skip because the offset was
+/// ignored.
 fn skipped(response: &Response, offset: u64, size: u64) -> Result<u64, Problem> {
     let partial = response.status() == StatusCode::PARTIAL_CONTENT;
     if partial {
@@ -162,7 +164,7 @@ fn skipped(response: &Response, offset: u64, size: u64) -> Result<u64, Problem> 
     let skip = if partial { 0 } else { offset };
     let expected = size - offset + skip;
     match response.content_length() {
-        // A blob of the right length may be called a page: its digest decides.
+        // A blob of the right length may be labelled as a page: its digest decides.
         Some(actual) if actual != expected && is_html(response) => Err(Problem::Html),
         Some(actual) if actual > expected => Err(Problem::TooLarge { limit: expected }),
         Some(actual) if actual < expected => Err(Problem::Length { expected, actual }),
@@ -170,7 +172,8 @@ fn skipped(response: &Response, offset: u64, size: u64) -> Result<u64, Problem> 
     }
 }
 
-/// `Content-Range: bytes 5-99/100` (RFC 9110, section 14.4) must be what was asked for.
+/// Checks that `Content-Range: bytes 5-99/100` (RFC 9110, section 14.4) is the range that was asked
+/// for.
 pub(super) fn check_range(text: &str, offset: u64, size: u64) -> Result<(), Problem> {
     let wrong = || {
         let shown = crate::transport::clean(text);

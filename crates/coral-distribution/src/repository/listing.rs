@@ -1,4 +1,4 @@
-//! Lists that come in pages.
+//! Lists that registries return in pages.
 
 use std::collections::HashSet;
 
@@ -9,20 +9,21 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{Call, RepositoryClient, TokenScope, expect, header};
-use crate::auth::Ask;
+use crate::auth::AuthRequest;
 use crate::error::{Error, Problem};
 use crate::location;
 use crate::transport::{Response, clean, is_html, markup, read_document};
 
-/// Tags asked for at a time; registries give as many as they like.
+/// Tags that are requested for each page; registries return as many as they like.
 const PAGE: &str = "1000";
-/// Registries cut their pages at a multiple of this.
+/// Registries limit their pages to a multiple of this number.
 const ROUND: usize = 100;
 const MAX_PAGE_SIZE: usize = 32 * 1024 * 1024;
 const MAX_PAGES: usize = 10_000;
 const MAX_TAGS: usize = 1_000_000;
 
-/// `tags` must be there: `null` is an empty list, and without it the answer is no list of tags.
+/// `tags` must be present: `null` is an empty list, and an answer without the field is not a list
+/// of tags.
 #[derive(Deserialize)]
 struct TagPage {
     #[serde(deserialize_with = "Option::deserialize")]
@@ -30,25 +31,25 @@ struct TagPage {
 }
 
 impl RepositoryClient {
-    /// All tags, as the registry orders them; a repository that is not there is an error. Names
-    /// that are no tags are left out with a warning.
+    /// All tags, in the registry's order. A missing repository is an error. Names that are not
+    /// valid tags are left out with a warning.
     pub async fn tags(&self) -> Result<Vec<Tag>, Error> {
         let asked = format!("listing the tags of {}", self.repository.path());
         let mut url = self.url("tags/list", format_args!("{asked}"))?;
         url.query_pairs_mut().append_pair("n", PAGE);
         let first = url.clone();
         let mut pages = Pages::new(url);
-        let mut found = Found::default();
+        let mut found = TagList::default();
         let (sizes, host) = (&self.session.transport.page_sizes, self.repository.host());
-        // The number of names on the page before.
+        // The number of names on the previous page.
         let mut before = 0;
         while let Some(url) = pages.next() {
             let (names, link) = match self.tag_page(url, &asked, &mut pages).await {
-                Ok((names, _)) if pages.asks_guess && !found.lacks_one_of(&names) => {
-                    // One that gives the same page again may not know `last`, and prove nothing.
-                    // Where pages are linked, the page before may have a full size.
+                Ok((names, _)) if pages.asks_guess && !found.has_new_tag(&names) => {
+                    // A registry that returns the same page again may not know `last`, so that page
+                    // proves nothing. If pages are linked, the previous page may have a full size.
                     if names.is_empty() && !pages.has_linked {
-                        sizes.saw_whole(host.as_str(), before);
+                        sizes.record_complete(host.as_str(), before);
                     }
                     break;
                 }
@@ -61,14 +62,14 @@ impl RepositoryClient {
             };
             link?;
             if pages.asks_guess {
-                sizes.saw_cut(host.as_str(), before);
+                sizes.record_incomplete(host.as_str(), before);
             }
             if pages.is_linked_on() {
-                sizes.saw_cut(host.as_str(), names.len());
+                sizes.record_incomplete(host.as_str(), names.len());
             }
-            let may_be_cut = found.lacks_one_of(&names)
+            let may_be_cut = found.has_new_tag(&names)
                 && pages.may_be_cut(names.len())
-                && !sizes.is_whole(host.as_str(), names.len());
+                && !sizes.is_complete(host.as_str(), names.len());
             found.take_in(&names);
             if found.count() > MAX_TAGS {
                 let text = format!("more than {MAX_TAGS} tags");
@@ -76,14 +77,14 @@ impl RepositoryClient {
             }
             before = names.len();
             if let Some(last) = names.last().filter(|_| may_be_cut) {
-                pages.look_further(&first, last);
+                pages.guess_next(&first, last);
             }
         }
-        found.odd.tell(&asked);
+        found.invalid.warn(&asked);
         Ok(found.tags)
     }
 
-    /// One page of tags: the names, and whether its link to the next page is understood.
+    /// One page of tags: its names, and whether its link to the next page is valid.
     async fn tag_page(
         &self,
         url: Url,
@@ -101,7 +102,7 @@ impl RepositoryClient {
         Ok((page.tags.unwrap_or_default(), link))
     }
 
-    /// Asks for one page of a list.
+    /// Requests one page of a list.
     pub(super) async fn ask_page(
         &self,
         url: Url,
@@ -114,14 +115,14 @@ impl RepositoryClient {
             access: TokenScope::Pull,
             asked: format_args!("{asked}"),
         })?;
-        let mut ask = Ask { url, ..first };
+        let mut ask = AuthRequest { url, ..first };
         header(&mut ask, ACCEPT, accept)?;
         self.session.send(ask).await
     }
 }
 
-/// The error for an answer that is not a list of tags. JSON that ends early may have been cut on
-/// the way. JSON of another shape and web pages would be the same at a retry.
+/// The error for an answer that is not a list of tags. JSON that ends early may have been cut off
+/// on the way. JSON of another shape and web pages would be the same at a retry.
 fn no_list(body: &[u8], is_page: bool, error: &serde_json::Error) -> Problem {
     if is_page {
         return Problem::Html;
@@ -134,18 +135,18 @@ fn no_list(body: &[u8], is_page: bool, error: &serde_json::Error) -> Problem {
     })
 }
 
-/// What the pages so far have named.
+/// The tags of all pages so far.
 #[derive(Default)]
-struct Found {
-    /// In the order of the registry, each once.
+struct TagList {
+    /// The tags in the registry's order, without duplicates.
     tags: Vec<Tag>,
     seen: HashSet<Tag>,
-    odd: Odd,
+    invalid: InvalidNames,
 }
 
-impl Found {
-    /// Whether one of these names is a tag that no page has named.
-    fn lacks_one_of(&self, names: &[String]) -> bool {
+impl TagList {
+    /// Whether at least one of these names is a tag that is on no page so far.
+    fn has_new_tag(&self, names: &[String]) -> bool {
         let is_new = |tag: Tag| !self.seen.contains(&tag);
         names.iter().any(|name| Tag::parse(name).is_ok_and(is_new))
     }
@@ -155,33 +156,33 @@ impl Found {
             match Tag::parse(name) {
                 Ok(tag) if self.seen.insert(tag.clone()) => self.tags.push(tag),
                 Ok(_) => {}
-                // One such name must not hide all others.
-                Err(error) => self.odd.take_in(&error),
+                // One invalid name must not hide all other tags.
+                Err(error) => self.invalid.add(&error),
             }
         }
     }
 
     fn count(&self) -> usize {
-        self.tags.len() + self.odd.count
+        self.tags.len() + self.invalid.count
     }
 }
 
-/// Names in a list that are no tags, reported once, however many they are.
+/// Names in a list that are not valid tags, reported once, however many there are.
 #[derive(Default)]
-struct Odd {
+struct InvalidNames {
     count: usize,
     first: String,
 }
 
-impl Odd {
-    fn take_in(&mut self, error: &impl ToString) {
+impl InvalidNames {
+    fn add(&mut self, error: &impl ToString) {
         if self.count == 0 {
             self.first = clean(&error.to_string());
         }
         self.count += 1;
     }
 
-    fn tell(&self, asked: &str) {
+    fn warn(&self, asked: &str) {
         let Self { count, first } = self;
         if *count > 0 {
             tracing::warn!(
@@ -194,22 +195,22 @@ impl Odd {
     }
 }
 
-/// The page that is asked for next.
+/// The page to request next.
 enum Next {
     Named(Url),
-    /// One that the registry has not named.
+    /// A page that the registry has not linked to.
     Guess(Url),
 }
 
-/// Follows `Link` headers from page to page, at most so far and never in a circle.
+/// Follows `Link` headers from page to page, up to a limit and never in a circle.
 pub(super) struct Pages {
     next: Option<Next>,
     seen: HashSet<Url>,
     most: usize,
-    /// Whether the page that was given last is a guess.
+    /// Whether the page that was requested last is a guess.
     asks_guess: bool,
     has_guessed: bool,
-    /// Whether a page named the next one.
+    /// Whether any page linked to the next one.
     has_linked: bool,
 }
 
@@ -225,12 +226,12 @@ impl Pages {
         }
     }
 
-    /// The same with another bound on their number.
+    /// Sets another limit on the number of pages.
     pub(super) fn at_most(self, most: usize) -> Self {
         Self { most, ..self }
     }
 
-    /// The next page to ask for.
+    /// The next page to request.
     pub(super) fn next(&mut self) -> Option<Url> {
         let next = self.next.take()?;
         self.asks_guess = matches!(next, Next::Guess(_));
@@ -239,28 +240,28 @@ impl Pages {
         Some(next)
     }
 
-    /// Whether no page has been asked for but the first.
+    /// Whether only the first page has been requested so far.
     pub(super) fn is_first(&self) -> bool {
         self.seen.len() <= 1
     }
 
-    /// Whether the page that was read last named the next one.
+    /// Whether the latest page linked to the next one.
     fn is_linked_on(&self) -> bool {
         matches!(self.next, Some(Next::Named(_)))
     }
 
-    /// Whether a page of so many names may have been cut at its end, though no `Link` says so:
-    /// proxies drop headers, and registries cut pages at any size. The next page is then asked for
-    /// all the same. That request is a guess, which registries that page by a token of their own
-    /// ignore or refuse: its answer counts only if it names new tags, and in every other case the
-    /// list is whole as it was. Where an earlier page named the next one, headers arrive, and only
-    /// a page of a full size is doubted.
+    /// Whether a page of this many names may be incomplete, though no `Link` says so: proxies drop
+    /// headers, and registries limit pages to any size. The next page is then requested all the
+    /// same. That request is a guess, which registries that page by a token of their own ignore or
+    /// refuse. So its answer counts only if it has new tags; otherwise the list was complete. If an
+    /// earlier page linked to the next one, the headers do arrive, and only a page of a full size
+    /// is doubted.
     fn may_be_cut(&self, names: usize) -> bool {
         names > 0 && (!self.has_linked || names.is_multiple_of(ROUND))
     }
 
-    /// Asks for what comes after `last`, unless the registry has named the next page itself.
-    fn look_further(&mut self, first: &Url, last: &str) {
+    /// Guesses the page after `last`, unless the registry has linked to the next page itself.
+    fn guess_next(&mut self, first: &Url, last: &str) {
         let mut url = first.clone();
         url.query_pairs_mut().append_pair("last", last);
         if self.next.is_none() && !self.seen.contains(&url) {
@@ -269,8 +270,8 @@ impl Pages {
         }
     }
 
-    /// Takes the next page from an answer. A `Link` that is there and not understood is an error,
-    /// unless another one names the next page.
+    /// Takes the next page from an answer. A malformed `Link` is an error, unless another one links
+    /// to the next page.
     pub(super) fn follow(&mut self, response: &Response) -> Result<(), Error> {
         let fail = |text: String| response.error(Problem::Permanent(text));
         let mut found = Ok(None);
@@ -299,7 +300,7 @@ impl Pages {
             return Err(response.error(Problem::Unsafe(text)));
         }
         if self.seen.contains(&next) {
-            // A registry that ignores the guess begins again with its first page.
+            // A registry that ignores the guess starts again with its first page.
             if self.has_guessed {
                 return Ok(());
             }

@@ -1,4 +1,4 @@
-//! Manifests of a registry.
+//! Reads, writes and deletes manifests of a registry.
 
 use bytes::Bytes;
 use coral_image::{
@@ -15,8 +15,9 @@ pub(super) const DOCKER_CONTENT_DIGEST: &str = "docker-content-digest";
 const OCI_SUBJECT: &str = "oci-subject";
 
 impl RepositoryClient {
-    /// What a tag or digest points at, by `HEAD`; `None` if it is not there. Where the answer
-    /// lacks the digest or the length, or `HEAD` itself is refused, the manifest is read.
+    /// The descriptor that a tag or digest points at, by `HEAD`; `None` if it does not exist. If
+    /// the answer lacks the digest or the length, or if `HEAD` itself is refused, the manifest is
+    /// read instead.
     pub async fn head(&self, version: &Version) -> Result<Option<Descriptor>, Error> {
         let asked = format!("looking up {}", self.named(version));
         let response = self.ask_manifest(Method::HEAD, version, &asked).await?;
@@ -27,7 +28,8 @@ impl RepositoryClient {
             return self.head_by_get(version).await;
         }
         let response = expect(response, &[200]).await?;
-        // Of what is called a page, the content says what it is.
+        // An answer that is labelled as HTML may still be the manifest, so its content has to be
+        // read.
         if is_html(&response) {
             return self.head_by_get(version).await;
         }
@@ -70,7 +72,8 @@ impl RepositoryClient {
         }
     }
 
-    /// The manifest, verified; one that is not there is an error of category `not_found`.
+    /// The manifest, verified. A missing manifest is an error of category
+    /// [`Category::NotFound`](crate::Category::NotFound).
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
         let asked = format!("reading manifest {}", self.named(version));
         let response = expect(
@@ -115,7 +118,7 @@ impl RepositoryClient {
         })
     }
 
-    /// Writes a manifest; whether the registry said that it recorded the subject.
+    /// Writes a manifest. Returns whether the registry said that it recorded the subject.
     pub(super) async fn put_bytes(
         &self,
         version: &Version,
@@ -139,7 +142,7 @@ impl RepositoryClient {
         Ok(response.header(OCI_SUBJECT).is_some())
     }
 
-    /// Deletes a tag, or a manifest with all its tags. One that is not there is an error.
+    /// Deletes a tag, or a manifest with all its tags. A missing one is an error.
     pub async fn delete(&self, version: &Version) -> Result<(), Error> {
         let ask = self.ask(Call {
             method: Method::DELETE,
@@ -164,7 +167,7 @@ impl RepositoryClient {
             access: TokenScope::Pull,
             asked: format_args!("{asked}"),
         })?;
-        // Artifacts may have types of their own.
+        // Artifacts may have media types of their own.
         header(
             &mut ask,
             ACCEPT,
@@ -188,7 +191,7 @@ fn parse(
     })
 }
 
-/// `Docker-Content-Digest`, if there is one of an algorithm that can be checked.
+/// The `Docker-Content-Digest`, if there is one with an algorithm that can be verified.
 fn sent_digest(response: &Response) -> Result<Option<Digest>, Error> {
     let Some(text) = response
         .header(DOCKER_CONTENT_DIGEST)

@@ -1,5 +1,5 @@
-//! Referrers: the API, and the tag that stands in for it (OCI distribution-spec, "Listing
-//! Referrers" and "Referrers Tag Schema").
+//! Referrers: the API, and the fallback tag (OCI distribution-spec, "Listing Referrers" and
+//! "Referrers Tag Schema").
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -15,13 +15,13 @@ use super::listing::Pages;
 use crate::error::{Category, Error, Problem};
 use crate::transport::{Response, read_document, refusal};
 
-/// How many times the tag is written before the client gives way to another writer.
+/// How often the client writes the tag before it gives way to another writer.
 const MAX_ATTEMPTS: usize = 5;
-/// Pages of referrers of one manifest that are read.
+/// Most pages that are read of the referrers of one manifest.
 const MAX_PAGES: usize = 500;
 /// Most referrers of one manifest that are read.
 const MAX_REFERRERS: usize = 100_000;
-/// Bytes of all pages of referrers of one manifest together.
+/// Most bytes of all pages of referrers of one manifest.
 const MAX_REFERRERS_BYTES: usize = 64 * 1024 * 1024;
 
 /// One lock for each referrers tag that is being written by this client.
@@ -42,24 +42,25 @@ impl ReferrersLocks {
 }
 
 impl RepositoryClient {
-    /// The manifests that refer to this one, by the referrers API, else by the tag that stands in
-    /// for it; none is an empty list. Their annotations, which may be large, are left out. Each is
-    /// what the registry says refers to this manifest: whether it does, its `subject` says.
+    /// The manifests that refer to this one, by the referrers API, or else by the fallback tag. A
+    /// manifest without referrers gives an empty list. Their annotations, which may be large, are
+    /// left out. The registry's list is not verified: whether an entry really refers to this
+    /// manifest is decided by its `subject`.
     pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>, Error> {
         match self.referrers_by_api(subject).await? {
             Some(found) => Ok(found),
             None => match self.referrers_tag(subject).await? {
                 Some(index) if lists_referrers(&index, subject) => {
-                    Ok(index.entries().map(essential).collect())
+                    Ok(index.entries().map(without_annotations).collect())
                 }
-                // Some registries answer the tag with the manifest itself, which says nothing of
-                // its referrers, and neither does what is no index.
+                // Some registries answer the tag with the manifest itself, which lists no
+                // referrers. Neither does anything else that is not an index.
                 _ => Ok(vec![]),
             },
         }
     }
 
-    /// `None` where the registry does not have the API.
+    /// `None` if the registry does not implement the API.
     async fn referrers_by_api(&self, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Error> {
         let asked = format!(
             "listing the referrers of {}@{subject}",
@@ -71,7 +72,8 @@ impl RepositoryClient {
         let (mut found, mut bytes) = (Vec::new(), 0);
         while let Some(url) = pages.next() {
             let response = self.ask_page(url, &asked, media_type::OCI_INDEX).await?;
-            // Once a page came the API is there, and what is left of the list is not passed over.
+            // If the first page arrived, the API is implemented, so a failure of a later page is an
+            // error.
             if pages.is_first() && has_no_api(&response) {
                 return Ok(None);
             }
@@ -92,7 +94,7 @@ impl RepositoryClient {
                 // The registry has answered with the manifest itself.
                 return Ok(None);
             }
-            found.extend(index.entries().map(essential));
+            found.extend(index.entries().map(without_annotations));
             if found.len() > MAX_REFERRERS {
                 let text = format!("more than {MAX_REFERRERS} referrers");
                 return Err(Error::new(&host, &asked, Problem::Permanent(text)));
@@ -101,7 +103,7 @@ impl RepositoryClient {
         Ok(Some(found))
     }
 
-    /// What the referrers tag of a manifest names.
+    /// The index that the referrers tag of a manifest points at.
     async fn referrers_tag(&self, subject: &Digest) -> Result<Option<Manifest>, Error> {
         match self.manifest(&Version::Tag(fallback_tag(subject))).await {
             Ok(found) => Ok(Some(found)),
@@ -110,8 +112,8 @@ impl RepositoryClient {
         }
     }
 
-    /// Adds a manifest to the referrers tag of its subject. Writers of this client take turns;
-    /// that no other one came between is checked afterwards, as far as a registry lets one.
+    /// Adds a manifest to the referrers tag of its subject. Writers of this client take turns.
+    /// Whether another writer came in between is checked afterwards, as far as a registry allows.
     pub(super) async fn add_referrer(
         &self,
         subject: &Digest,
@@ -157,21 +159,21 @@ impl RepositoryClient {
     }
 }
 
-/// Whether what the referrers tag names can be the list of a manifest's referrers.
+/// Whether the target of the referrers tag can be a list of the manifest's referrers.
 fn lists_referrers(found: &Manifest, subject: &Digest) -> bool {
     found.kind() == ManifestKind::Index && subject.algorithm().digest(found.bytes()) != *subject
 }
 
-/// A referrer without what is of any length.
-fn essential(referrer: &Descriptor) -> Descriptor {
+/// A referrer without its fields of unlimited length.
+fn without_annotations(referrer: &Descriptor) -> Descriptor {
     Descriptor {
         artifact_type: referrer.artifact_type.clone(),
         ..Descriptor::new(referrer.media_type.clone(), referrer.digest, referrer.size)
     }
 }
 
-/// Whether the answer is that of a registry from before the referrers API. Some answer unknown
-/// paths with a page of their web interface.
+/// Whether the registry does not implement the referrers API. Some registries answer unknown paths
+/// with a page of their web interface.
 fn has_no_api(response: &Response) -> bool {
     let json = |value: &str| media_type::essence(value).ends_with("json");
     let typed = response.inner.headers().contains_key(CONTENT_TYPE);
@@ -182,15 +184,16 @@ fn has_no_api(response: &Response) -> bool {
     }
 }
 
-/// The tag that lists the referrers of a manifest. Of a long digest only 64 digits fit.
+/// The tag that lists the referrers of a manifest. It holds only the first 64 digits of a long
+/// digest.
 pub(crate) fn fallback_tag(subject: &Digest) -> Tag {
     let digits: String = subject.hex().chars().take(64).collect();
     Tag::parse(&format!("{}-{digits}", subject.algorithm()))
         .expect("an algorithm's name and hexadecimal digits make a tag")
 }
 
-/// The index with one more referrer; `None` if it is there already. What else the index says is
-/// kept.
+/// The index with one more referrer; `None` if it has the referrer already. All other fields of the
+/// index are kept.
 pub(crate) fn with_referrer(
     before: Option<&Manifest>,
     referrer: &Descriptor,

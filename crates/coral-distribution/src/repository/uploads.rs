@@ -1,4 +1,4 @@
-//! Pushing blobs to a registry.
+//! Pushes blobs to a registry.
 
 mod mounts;
 mod remembered;
@@ -12,12 +12,12 @@ use http::{HeaderMap, HeaderValue, Method};
 use url::Url;
 
 use super::{Call, RepositoryClient, TokenScope, expect};
-use crate::abandoned::GIVING_UP;
-use crate::auth::{Ask, Known};
+use crate::abandoned::CANCEL_TIMEOUT;
+use crate::auth::{AuthRequest, KnownAuthorizations};
 use crate::blob_stream::BlobStream;
 use crate::error::{Category, Error, Problem};
 use crate::location;
-use crate::open_uploads::Memory;
+use crate::open_uploads::UploadRecord;
 use crate::transport::{Body, Request, Response};
 use crate::upload::{BlobPush, Upload};
 
@@ -25,13 +25,14 @@ pub(crate) use mounts::ThrottledMounts;
 use mounts::{check_mounted, upload_may_help};
 
 const OCI_CHUNK_MIN_LENGTH: &str = "oci-chunk-min-length";
-/// Coral's registry sends this with the uploads that it accepts: it verifies the digest before the
-/// blob becomes visible.
+/// Coral's registry sends this header with the uploads that it accepts: it verifies the digest
+/// before the blob becomes visible.
 const CORAL_VERIFIES: &str = "coral-verifies-digest";
-/// Coral's registry sends this if the blob was not in the repository to mount from, but is in
-/// another one that the client may read.
+/// Coral's registry sends this header if the blob was not in the repository to mount from, but is
+/// in another one that the client may read.
 const CORAL_ELSEWHERE: &str = "coral-blob-elsewhere";
-/// Larger chunk sizes that a registry asks for are ignored, since chunks are held in memory.
+/// Largest chunk in bytes: chunks are held in record, so a larger size that a registry asks for is
+/// ignored.
 const MAX_CHUNK: usize = 64 * 1024 * 1024;
 
 /// An upload that a registry has accepted. If it is dropped while open, it is cancelled at the
@@ -46,91 +47,98 @@ pub(crate) struct RegistryUpload {
     verifies: bool,
     /// Whether another repository of the registry has the blob.
     elsewhere: bool,
-    standing: Standing,
+    state: UploadState,
     /// Bytes that an earlier process has sent.
     sent: u64,
-    /// What the next process finds if this one ends before the upload does.
-    memory: Option<Memory>,
+    /// The stored state that the next process finds if this one ends before the upload does.
+    record: Option<UploadRecord>,
 }
 
-/// Whether an upload takes room at the registry.
+/// Whether an upload takes space at the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum UploadState {
     Open,
-    /// Finished, given up, or lost by the registry.
+    /// The upload is finished, cancelled, or lost by the registry.
     Ended,
 }
 
 impl RepositoryClient {
-    /// Starts to push a blob, or has it mounted from a repository of the same registry: from its
-    /// own, if it has it already. Without one, the blob is sent whether or not the registry
-    /// believes that it has it. A registry that does not mount is asked again for an upload, and
-    /// one that throttles the mount at the next push.
+    /// Starts to push a blob, or mounts it from a repository of the same registry, which may be
+    /// this one if it has the blob already. Without a repository to mount from, the blob is sent
+    /// whether or not the registry claims to have it. If a registry does not mount, an upload is
+    /// requested at once; if it throttles the mount, the next push requests an upload.
     pub async fn begin_blob(
         &self,
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<BlobPush, Error> {
-        let Some((memory, remembered)) = self.take_memory(digest) else {
-            return self.begin_anew(digest, mount_from).await.map(push_of);
+        let Some((record, remembered)) = self.take_record(digest) else {
+            return self.restart(digest, mount_from).await.map(into_push);
         };
         if let Some(remembered) = remembered
-            && let Some(upload) = self.go_on_with(digest, &memory, &remembered).await
+            && let Some(upload) = self.resume_recorded(digest, &record, &remembered).await
         {
-            return Ok(push_of(Some(upload.remembered_by(memory))));
+            return Ok(into_push(Some(upload.remembered_by(record))));
         }
-        let begun = self.begin_anew(digest, mount_from).await?;
-        Ok(push_of(begun.map(|upload| upload.remembered_by(memory))))
+        let begun = self.restart(digest, mount_from).await?;
+        Ok(into_push(begun.map(|upload| upload.remembered_by(record))))
     }
 
-    async fn begin_anew(
+    async fn restart(
         &self,
         digest: &Digest,
         mount_from: Option<&RepositoryPath>,
     ) -> Result<Option<RegistryUpload>, Error> {
         let Some(from) = mount_from else {
-            return self.post_upload(digest, Wish::Upload).await;
+            return self.post_upload(digest, PostRequest::Upload).await;
         };
         if self.throttled_mounts.take(&self.repository, digest) {
-            return self.post_upload(digest, Wish::Upload).await;
+            return self.post_upload(digest, PostRequest::Upload).await;
         }
-        match self.post_upload(digest, Wish::Mount { from }).await {
+        match self.post_upload(digest, PostRequest::Mount { from }).await {
             Err(error) if error.category() == Category::RateLimited => {
                 self.throttled_mounts.note(&self.repository, digest);
                 Err(error)
             }
-            Err(error) if upload_may_help(&error) => self.post_upload(digest, Wish::Upload).await,
+            Err(error) if upload_may_help(&error) => {
+                self.post_upload(digest, PostRequest::Upload).await
+            }
             other => other,
         }
     }
 
-    /// An upload, or none where the blob is there already. The registry is heard out even when
-    /// its caller is gone: only its answer says which upload has to be cancelled.
+    /// Requests an upload; the result has none if the registry has the blob already. The answer is
+    /// awaited even if the caller is gone, because only the answer says which upload has to be
+    /// cancelled.
     async fn post_upload(
         &self,
         digest: &Digest,
-        wish: Wish<'_>,
+        request: PostRequest<'_>,
     ) -> Result<Option<RegistryUpload>, Error> {
-        let ask = self.upload_ask(digest, wish)?;
+        let ask = self.upload_request(digest, request)?;
         let (client, digest) = (self.clone(), *digest);
-        let is_mount = !matches!(wish, Wish::Upload);
+        let is_mount = !matches!(request, PostRequest::Upload);
         let asking = async move { client.new_upload(digest, ask, is_mount).await };
-        self.abandoned.to_its_end(asking).await
+        self.abandoned.run_to_completion(asking).await
     }
 
-    fn upload_ask(&self, digest: &Digest, wish: Wish<'_>) -> Result<Ask, Error> {
+    fn upload_request(
+        &self,
+        digest: &Digest,
+        request: PostRequest<'_>,
+    ) -> Result<AuthRequest, Error> {
         let mut ask = self.ask(Call {
             method: Method::POST,
             path: "blobs/uploads/".to_owned(),
             access: TokenScope::Push,
             asked: format_args!("{}", self.pushing(digest)),
         })?;
-        if let Wish::Mount { .. } | Wish::MountFromAnywhere = wish {
+        if let PostRequest::Mount { .. } | PostRequest::MountFromAnywhere = request {
             ask.url
                 .query_pairs_mut()
                 .append_pair("mount", &digest.to_string());
         }
-        if let Wish::Mount { from } = wish {
+        if let PostRequest::Mount { from } = request {
             ask.url.query_pairs_mut().append_pair("from", from.as_str());
             ask.scopes.push(format!("repository:{from}:pull"));
         }
@@ -140,7 +148,7 @@ impl RepositoryClient {
     async fn new_upload(
         &self,
         digest: Digest,
-        ask: Ask,
+        ask: AuthRequest,
         is_mount: bool,
     ) -> Result<Option<RegistryUpload>, Error> {
         let response = expect(self.session.send(ask).await?, &[201, 202]).await?;
@@ -159,9 +167,9 @@ impl RepositoryClient {
             min_chunk: min_chunk.unwrap_or(0).min(MAX_CHUNK),
             verifies: response.header(CORAL_VERIFIES).is_some(),
             elsewhere: response.header(CORAL_ELSEWHERE).is_some(),
-            standing: Standing::Open,
+            state: UploadState::Open,
             sent: 0,
-            memory: None,
+            record: None,
         }))
     }
 
@@ -183,18 +191,18 @@ impl RepositoryClient {
     }
 }
 
-/// What is asked for with a `POST`.
+/// What a `POST` asks for.
 #[derive(Clone, Copy)]
-enum Wish<'a> {
-    /// The blob from this repository if it has it, an upload if not.
+enum PostRequest<'a> {
+    /// The blob from this repository if it has it, otherwise an upload.
     Mount { from: &'a RepositoryPath },
-    /// The blob from whichever repository has it, an upload if none has.
+    /// The blob from any repository that has it, otherwise an upload.
     MountFromAnywhere,
     /// An upload.
     Upload,
 }
 
-fn push_of(upload: Option<RegistryUpload>) -> BlobPush {
+fn into_push(upload: Option<RegistryUpload>) -> BlobPush {
     upload.map_or(BlobPush::Mounted, |upload| {
         BlobPush::Upload(Upload::from(upload))
     })
@@ -207,8 +215,9 @@ fn no_location(response: &Response) -> Error {
 }
 
 impl RegistryUpload {
-    /// Whether the registry is Coral's, which verifies what comes and tells of blobs elsewhere.
-    pub(crate) fn is_of_coral(&self) -> bool {
+    /// Whether the registry is Coral's, which verifies digests and reports blobs that other
+    /// repositories have.
+    pub(crate) fn is_coral(&self) -> bool {
         self.verifies
     }
 
@@ -217,19 +226,19 @@ impl RegistryUpload {
         self.elsewhere
     }
 
-    /// Has the blob mounted from whichever repository has it; what this upload took is given up. It
-    /// goes on where the mount fails.
+    /// Mounts the blob from any repository that has it; this upload is then cancelled. If the mount
+    /// fails, this upload continues.
     pub(crate) async fn mount(self) -> Result<BlobPush, Error> {
-        let wish = Wish::MountFromAnywhere;
-        match self.client.post_upload(&self.digest, wish).await {
-            Err(error) if upload_may_help(&error) => Ok(push_of(Some(self))),
-            other => other.map(push_of),
+        let request = PostRequest::MountFromAnywhere;
+        match self.client.post_upload(&self.digest, request).await {
+            Err(error) if upload_may_help(&error) => Ok(into_push(Some(self))),
+            other => other.map(into_push),
         }
     }
 
-    /// Sends everything in one request and ends the upload.
+    /// Sends all bytes in one request and completes the upload.
     pub(crate) async fn put(mut self, size: u64, body: BlobStream) -> Result<(), Error> {
-        self.begin_at_zero().await?;
+        self.restart_from_zero().await?;
         let mut headers = HeaderMap::new();
         headers.insert(
             CONTENT_TYPE,
@@ -239,9 +248,9 @@ impl RegistryUpload {
         self.clean_up_after(ended).await
     }
 
-    /// Sends pieces of `chunk` bytes, more if the registry asks for more, and ends the upload.
+    /// Sends chunks of `chunk` bytes, more if the registry asks for more, and completes the upload.
     pub(crate) async fn put_chunked(mut self, chunk: usize, body: BlobStream) -> Result<(), Error> {
-        self.begin_at_zero().await?;
+        self.restart_from_zero().await?;
         let ended = self.send_chunks(chunk, body).await;
         self.clean_up_after(ended).await
     }
@@ -270,12 +279,12 @@ impl RegistryUpload {
     }
 
     /// Cancels a failed upload, so that it takes no space at the registry until it expires. If the
-    /// registry cannot be reached, the upload may be resumed later.
+    /// registry cannot be reached, the upload is left open and may be resumed later.
     async fn clean_up(&mut self, error: &Error) {
         use Category::{Connect, Dns, NotFound, Timeout, Tls};
         match error.category() {
-            Dns | Connect | Tls | Timeout if self.stays_for_the_next() => {
-                self.standing = Standing::Ended;
+            Dns | Connect | Tls | Timeout if self.is_left_for_next_process() => {
+                self.state = UploadState::Ended;
             }
             Dns | Connect | Tls | Timeout | NotFound => self.end(),
             _ => self.give_up().await,
@@ -283,20 +292,20 @@ impl RegistryUpload {
     }
 
     async fn give_up(&mut self) {
-        // What matters is the failure; most often the other side has cleaned up already.
-        let _ = tokio::time::timeout(GIVING_UP, self.delete()).await;
+        // Only the failure of the push matters; usually the other side has already cleaned up.
+        let _ = tokio::time::timeout(CANCEL_TIMEOUT, self.delete()).await;
         self.end();
     }
 
-    /// Nothing is left to be resumed.
+    /// Marks the upload as ended, so that it is not resumed.
     fn end(&mut self) {
-        self.standing = Standing::Ended;
-        if let Some(memory) = self.memory.take() {
-            memory.forget();
+        self.state = UploadState::Ended;
+        if let Some(record) = self.record.take() {
+            record.forget();
         }
     }
 
-    /// Cancels the upload. It is no error if it is already gone.
+    /// Cancels the upload. An upload that is already gone is not an error.
     pub(crate) async fn cancel(mut self) -> Result<(), Error> {
         let cancelled = self.delete().await;
         self.end();
@@ -315,7 +324,7 @@ impl RegistryUpload {
             .map(drop)
     }
 
-    /// Sends one piece; how many bytes are there now.
+    /// Sends one chunk. Returns how many bytes the registry has now.
     async fn patch(&mut self, start: u64, bytes: Bytes) -> Result<u64, Error> {
         let next = start + bytes.len() as u64;
         let mut headers = HeaderMap::new();
@@ -336,7 +345,7 @@ impl RegistryUpload {
         );
         let response = expect(sent.await?, &[202, 204])
             .await
-            .map_err(Error::of_open_upload)?;
+            .map_err(Error::for_open_upload)?;
         if let Some(there) = response.header(RANGE).and_then(stored)
             && there != next
         {
@@ -356,13 +365,13 @@ impl RegistryUpload {
         let response = self.send(Method::PUT, url, headers, body).await?;
         expect(response, &[200, 201, 204])
             .await
-            .map_err(Error::of_open_upload)?;
+            .map_err(Error::for_open_upload)?;
         self.end();
         Ok(())
     }
 
-    /// With the registry's credentials at its own origin; with none where the upload has been
-    /// sent elsewhere.
+    /// Sends a request with the registry's credentials at its own origin, and with none if the
+    /// upload's URL is at another origin.
     async fn send(
         &self,
         method: Method,
@@ -377,7 +386,7 @@ impl RegistryUpload {
             let scopes = vec![client.scope(TokenScope::Push)];
             return client
                 .session
-                .send(Ask {
+                .send(AuthRequest {
                     method,
                     url,
                     headers,
@@ -396,7 +405,7 @@ impl RegistryUpload {
             body,
             asked,
             attempt: 1,
-            elsewhere: Known::new(),
+            elsewhere: KnownAuthorizations::new(),
         };
         client.session.transport.send(request).await
     }
@@ -404,13 +413,13 @@ impl RegistryUpload {
 
 impl Drop for RegistryUpload {
     fn drop(&mut self) {
-        if self.standing == Standing::Ended || self.stays_for_the_next() {
+        if self.state == UploadState::Ended || self.is_left_for_next_process() {
             return;
         }
-        if let Some(memory) = self.memory.take() {
-            memory.forget();
+        if let Some(record) = self.record.take() {
+            record.forget();
         }
-        // The copy counts as ended: dropping it has nothing to give up.
+        // This copy counts as ended, so that dropping it does not cancel the upload.
         let copy = Self {
             client: self.client.clone(),
             digest: self.digest,
@@ -418,24 +427,24 @@ impl Drop for RegistryUpload {
             min_chunk: self.min_chunk,
             verifies: self.verifies,
             elsewhere: self.elsewhere,
-            standing: Standing::Ended,
+            state: UploadState::Ended,
             sent: 0,
-            memory: None,
+            record: None,
         };
         let abandoned = &self.client.abandoned;
-        abandoned.give_up(async move {
+        abandoned.cancel_in_background(async move {
             // The caller is gone; the registry removes abandoned uploads in time.
             let _ = copy.delete().await;
         });
     }
 }
 
-/// `Range: 0-99` or `bytes=0-99`: 100 bytes are there.
+/// Parses `Range: 0-99` or `bytes=0-99`: 100 bytes are stored.
 pub(super) fn stored(text: &str) -> Option<u64> {
     let range = text.trim().trim_start_matches("bytes=");
     let (start, end) = range.split_once('-')?;
     let end: u64 = end.trim().parse().ok()?;
-    // Nothing stored is written as 0-0 by some, which cannot be told from one byte.
+    // Some registries write 0-0 when nothing is stored, which looks like one byte.
     let stored = end.checked_add(1)?;
     (start.trim() == "0" && end > 0).then_some(stored)
 }

@@ -1,4 +1,4 @@
-//! Notices when an upload stalls.
+//! Detects uploads that stall.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,12 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
-use super::Pace;
+use super::MinRate;
 use crate::blob_stream::BlobStream;
 use crate::error::Error;
 
-/// Bytes per second at which a registry processes a received upload: hashing, moving and syncing a
-/// large blob takes time before the answer comes.
+/// Bytes per second at which a registry is assumed to process a received upload: hashing, moving
+/// and syncing a large blob takes time before the answer comes.
 const TAKING_IN: u64 = 20 * 1024 * 1024;
 
 /// The progress of a request's body.
@@ -23,19 +23,20 @@ pub(super) struct Activity(Arc<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Bytes taken by the connection.
+    /// Bytes that the connection has accepted.
     taken: AtomicU64,
-    /// Whether the connection waits for more of the body: then it is the source that is slow,
-    /// which has limits of its own.
+    /// Whether the connection waits for more of the body. Then the source is slow, which has limits
+    /// of its own.
     hungry: AtomicBool,
     ended: AtomicBool,
 }
 
-/// Where the error that ended a request's body is left for its sender.
+/// Where the error that ended a request's body is stored for the sender of the request.
 pub(super) type SourceError = Arc<Mutex<Option<Error>>>;
 
 impl Activity {
-    /// Passes a body on, watched. Its error goes to `slot`; the request sees only that it ended.
+    /// Wraps a body so that its progress is recorded. Its error goes to `slot`; the request sees
+    /// only that the body ended.
     pub(super) fn watch(
         &self,
         mut body: BlobStream,
@@ -66,8 +67,8 @@ impl Activity {
         })
     }
 
-    /// Waits for `future`; `None` if too little has moved for `limit`, or no answer has come for as
-    /// long as the registry may need to process the body.
+    /// Waits for `future`. `None` if too few bytes moved within `limit`, or if no answer came
+    /// within the time that the registry may need to process the body.
     pub(super) async fn guard<F: Future>(&self, limit: Duration, future: F) -> Option<F::Output> {
         let mut future = std::pin::pin!(future);
         let mut seen = self.taken();
@@ -82,7 +83,8 @@ impl Activity {
                 if after_end > Duration::from_secs(taken / TAKING_IN) {
                     return None;
                 }
-            } else if taken - seen < Pace::least(limit) && !self.0.hungry.load(Ordering::Relaxed) {
+            } else if taken - seen < MinRate::least(limit) && !self.0.hungry.load(Ordering::Relaxed)
+            {
                 return None;
             }
             seen = taken;
@@ -102,8 +104,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_mins(1);
 
-    /// After how many seconds a request is given up whose connection takes a chunk of this size
-    /// every 10 s from a source that always has more; 0 for one that goes on.
+    /// The number of seconds after which a request is aborted whose connection accepts a chunk of
+    /// this size every 10 s from a source that always has more; 0 if it is not aborted.
     async fn given_up(size: usize) -> u64 {
         let activity = Activity::default();
         let chunks = futures::stream::repeat_with(move || Ok(Bytes::from(vec![0; size])));

@@ -1,4 +1,4 @@
-//! Answers that report a failure, read within bounds.
+//! Reads answers that report a failure, within bounds.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::retry_after::wait_asked_for;
-use super::{Pace, Response, classify};
+use super::{MinRate, Response, classify};
 use crate::error::{Answer, Error, Problem};
 use crate::options::HostOptions;
 
@@ -59,8 +59,8 @@ pub(crate) fn markup(body: &[u8]) -> Option<Problem> {
         .then(|| Problem::Permanent(text.to_owned()))
 }
 
-/// Reads the body of an answer that must have one; more than `limit` bytes is an error. An empty
-/// body comes again, unless the end of the connection is the only sign of where it ends.
+/// Reads the body of an answer that must have one; more than `limit` bytes are an error. An empty
+/// body is worth a retry, unless the end of the connection is the only sign of where the body ends.
 pub(crate) async fn read_document(response: Response, limit: usize) -> Result<Bytes, Error> {
     let may_be_cut = response.content_length().is_none()
         && response.header(TRANSFER_ENCODING).is_none()
@@ -77,8 +77,8 @@ pub(crate) async fn read_document(response: Response, limit: usize) -> Result<By
     }
 }
 
-/// The error for a document that arrived compressed although that was not requested: it is not
-/// decoded, because its digest is that of other bytes.
+/// The error for a document that arrived compressed although that was not requested. It is not
+/// decoded, because its digest is of other bytes.
 fn compressed(body: &[u8]) -> Option<Problem> {
     let kinds: [(&[u8], &str); 2] = [(&[0x1f, 0x8b], "gzip"), (&[0x28, 0xb5, 0x2f, 0xfd], "zstd")];
     let (_, kind) = kinds.iter().find(|(magic, _)| body.starts_with(magic))?;
@@ -88,7 +88,7 @@ fn compressed(body: &[u8]) -> Option<Problem> {
     )))
 }
 
-/// Reads an answer's body; more than `limit` bytes is an error.
+/// Reads an answer's body; more than `limit` bytes are an error.
 async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Error> {
     let too_large = Problem::TooLarge {
         limit: limit as u64,
@@ -100,11 +100,11 @@ async fn read_bounded(mut response: Response, limit: usize) -> Result<Bytes, Err
         return Err(response.error(too_large));
     }
     let mut body = BytesMut::new();
-    let mut pace = Pace::new(response.stall);
+    let mut rate = MinRate::new(response.stall);
     let mut waiting = Instant::now();
     while let Some(chunk) = next_chunk(&mut response, body.len() as u64).await? {
-        let paced = pace.moved(chunk.len() as u64, waiting.elapsed());
-        paced.map_err(|slow| response.error(slow))?;
+        let checked = rate.moved(chunk.len() as u64, waiting.elapsed());
+        checked.map_err(|slow| response.error(slow))?;
         waiting = Instant::now();
         if body.len() + chunk.len() > limit {
             return Err(response.error(too_large));
@@ -129,7 +129,7 @@ async fn next_chunk(response: &mut Response, received: u64) -> Result<Option<Byt
     }
 }
 
-/// What an answer that is no success says. Its body is read as far as it is short and comes soon.
+/// Describes an answer that is not a success. Its body is read if it is short and arrives soon.
 pub(crate) async fn refusal(mut response: Response) -> Answer {
     let status = response.status();
     let html = is_html(&response);
@@ -141,13 +141,14 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
     let (message, codes) = if html {
         (String::new(), Vec::new())
     } else {
-        said(&body)
+        error_message(&body)
     };
     let rate_limited = status == StatusCode::TOO_MANY_REQUESTS
         || codes
             .iter()
             .any(|code| code.eq_ignore_ascii_case("TOOMANYREQUESTS"))
-        // An answer to HEAD has no body to say so; who is refused for good is not told to wait.
+        // An answer to HEAD has no body to say so. A registry that refuses a client for good does
+        // not ask it to wait.
         || (status == StatusCode::FORBIDDEN && response.header("retry-after").is_some());
     let worth_waiting = rate_limited || status.is_server_error() || status.as_u16() == 408;
     let speaks_tls = status == StatusCode::BAD_REQUEST
@@ -167,7 +168,7 @@ pub(crate) async fn refusal(mut response: Response) -> Answer {
     }
 }
 
-/// `100;w=21600` is 100 requests in 21600 s.
+/// Makes `100;w=21600` readable: 100 requests in 21600 s.
 fn readable_limit(limit: &str) -> String {
     match limit.split_once(";w=") {
         Some((requests, seconds)) => format!("{requests} requests in {seconds} s"),
@@ -175,8 +176,8 @@ fn readable_limit(limit: &str) -> String {
     }
 }
 
-/// The beginning of an error's body. One that stalls, breaks or drips takes nothing away from
-/// the status.
+/// The beginning of an error's body. If it stalls, breaks or is too slow, the status is reported
+/// all the same.
 async fn error_body(response: &mut Response) -> Vec<u8> {
     let mut body = Vec::new();
     let stall = response.stall;
@@ -192,8 +193,8 @@ async fn error_body(response: &mut Response) -> Vec<u8> {
     body
 }
 
-/// The message of an error's body and the codes in it.
-fn said(body: &[u8]) -> (String, Vec<String>) {
+/// The message and the codes in an error's body.
+fn error_message(body: &[u8]) -> (String, Vec<String>) {
     let Ok(parsed) = serde_json::from_slice::<ErrorBody>(body) else {
         return (clean(&String::from_utf8_lossy(body)), Vec::new());
     };
@@ -221,14 +222,14 @@ fn entry_text(entry: &ErrorEntry) -> String {
     text
 }
 
-/// Untrusted text, made safe to show: one line, no control characters, truncated.
+/// Makes untrusted text safe to show: one line, no control characters, truncated.
 pub(crate) fn clean(text: &str) -> String {
     let mut cleaned: String = text
         .split_whitespace()
         .flat_map(|word| [" ", word])
         .skip(1)
         .flat_map(str::chars)
-        .filter(|c| !c.is_control() && !is_unseen(*c))
+        .filter(|c| !c.is_control() && !is_invisible(*c))
         .take(MAX_MESSAGE + 1)
         .collect();
     if let Some((end, _)) = cleaned.char_indices().nth(MAX_MESSAGE) {
@@ -238,9 +239,9 @@ pub(crate) fn clean(text: &str) -> String {
     cleaned
 }
 
-/// Letters without a shape of their own, which turn the direction of text around, join or hide
-/// (Unicode's `Default_Ignorable_Code_Point`, as far as it is used for that).
-fn is_unseen(c: char) -> bool {
+/// Whether a character is invisible: it changes the direction of text, joins or hides it (Unicode's
+/// `Default_Ignorable_Code_Point`, as far as it is used for that).
+fn is_invisible(c: char) -> bool {
     matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
@@ -256,12 +257,15 @@ mod tests {
     fn what_the_other_side_says_is_one_clean_short_line() {
         let body =
             br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m\n access"},{"code":"X"}]}"#;
-        let (message, codes) = said(body);
+        let (message, codes) = error_message(body);
         assert_eq!(message, "DENIED: no[31m access; X");
         assert_eq!(codes, ["DENIED", "X"]);
-        assert_eq!(said(b"upstream\tconnect error").0, "upstream connect error");
-        assert_eq!(said(&[0xff, 0x00, b'a']).0, "\u{fffd}a");
-        // Letters that turn text around or hide it.
+        assert_eq!(
+            error_message(b"upstream\tconnect error").0,
+            "upstream connect error"
+        );
+        assert_eq!(error_message(&[0xff, 0x00, b'a']).0, "\u{fffd}a");
+        // Characters that reverse text or hide it.
         let odd = clean("a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{e0041}f é");
         assert_eq!(odd, "abcdef é");
         let long = clean(&"é".repeat(1000));
@@ -269,7 +273,8 @@ mod tests {
         assert!(long.ends_with('…'));
     }
 
-    /// Regression: a manifest that was compressed on the way had a wrong digest, five times.
+    /// Regression: a manifest that was compressed on the way was reported as a wrong digest, five
+    /// times.
     #[test]
     fn a_document_that_came_compressed_is_said_to_be_so_and_comes_again_like_that() {
         for (body, kind) in [

@@ -9,22 +9,22 @@ use url::Url;
 
 use super::proxy::{Proxies, Proxy};
 use super::trust;
-use crate::addresses::{AddressRules, JudgingResolver};
+use crate::addresses::{AddressRules, FilteringResolver};
 use crate::error::{Error, Problem};
 use crate::options::{ClientOptions, HostOptions};
 use crate::redacted::Redacted;
 
-/// Idle connections are given up before common servers and load balancers do so (60 s).
+/// Idle connections are closed before common servers and load balancers close them (60 s).
 const IDLE: Duration = Duration::from_secs(50);
 
-/// Most pools of a client. Where addresses are judged, each port has its own, and a source chooses
-/// the ports that it redirects to. Requests that run in a pool that is dropped go on.
+/// Most pools of a client. If addresses are checked, each port has its own pool, and a source
+/// chooses the ports that it redirects to. Requests that run in a dropped pool continue.
 const MOST_POOLS: usize = 64;
 
-/// What a pool is made for.
+/// The options that a pool is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum PoolKey {
-    /// HTTP without TLS: needs no certificate on this system.
+    /// HTTP without TLS; it needs no trust anchors on this system.
     Plain { direct: bool },
     /// HTTPS with these options.
     Tls {
@@ -39,15 +39,15 @@ enum PoolKey {
 pub(super) struct Connections {
     options: ClientOptions,
     proxies: Proxies,
-    /// Whether answers carry the certificate of the other side.
+    /// Whether answers carry the certificate of the server.
     certificates: bool,
     addresses: Arc<AddressRules>,
-    /// By what they are made for, and by port where addresses are refused by port.
+    /// The pools by their options, and by port if addresses are refused by port.
     pools: Cache<(PoolKey, Option<u16>), reqwest::Client>,
 }
 
 impl Connections {
-    /// Refuses certificates that cannot be read; connects nowhere.
+    /// Refuses options with certificates that cannot be read. It does not connect.
     pub(super) fn new(options: ClientOptions) -> Result<Self, Error> {
         for (host, of_host) in &options.hosts {
             if let Some(pem) = &of_host.ca_pem {
@@ -81,30 +81,30 @@ impl Connections {
 
     /// The proxy for a URL, if there is one.
     pub(super) fn proxy_for(&self, url: &Url) -> Option<Proxy> {
-        self.proxies.of(url)
+        self.proxies.for_url(url)
     }
 
     pub(super) fn keep_certificates(&mut self) {
         self.certificates = true;
     }
 
-    pub(super) fn options_of(&self, host: &Host) -> Option<&HostOptions> {
+    pub(super) fn configured_options(&self, host: &Host) -> Option<&HostOptions> {
         self.options.hosts.get(host)
     }
 
-    /// The options of a URL's host, with or without its port written.
+    /// The options of a URL's host, whether or not its port is written.
     pub(super) fn options_for(&self, url: &Url) -> HostOptions {
         let find = |name: &str| self.options.hosts.get(&Host::parse(name).ok()?);
-        let name = host_of(url);
+        let name = url_host(url);
         let port = url.port_or_known_default().unwrap_or(443);
-        find(&authority_of(url))
+        find(&url_authority(url))
             .or_else(|| find(&format!("{name}:{port}")))
             .or_else(|| is_hub(&name).then(|| find("docker.io")).flatten())
             .cloned()
             .unwrap_or_default()
     }
 
-    /// The pool for a URL; made when first needed.
+    /// The pool for a URL, created when it is first needed.
     pub(super) fn client_for(&self, url: &Url) -> Result<reqwest::Client, Problem> {
         self.addresses
             .check_literal(url)
@@ -170,7 +170,7 @@ impl Connections {
             .tcp_nodelay(true);
         if let Some(port) = port {
             let rules = self.addresses.clone();
-            builder = builder.dns_resolver(JudgingResolver { rules, port });
+            builder = builder.dns_resolver(FilteringResolver { rules, port });
         }
         if direct { builder.no_proxy() } else { builder }
     }
@@ -195,30 +195,30 @@ pub(super) fn check_identity(pem: &Redacted<Vec<u8>>) -> Result<(), String> {
 }
 
 fn identity(pem: &Redacted<Vec<u8>>) -> Result<reqwest::Identity, String> {
-    // The library's own message may say what it read.
+    // The library's own message may quote what it read.
     reqwest::Identity::from_pem(&without_byte_order_marks(pem.expose())).map_err(|_| {
         "expected a certificate and its private key, not encrypted, both PEM".to_owned()
     })
 }
 
-/// Host and, where one is written, port.
-pub(crate) fn authority_of(url: &Url) -> String {
+/// Host and, if it is written, port.
+pub(crate) fn url_authority(url: &Url) -> String {
     match url.port() {
-        Some(port) => format!("{}:{port}", host_of(url)),
-        None => host_of(url),
+        Some(port) => format!("{}:{port}", url_host(url)),
+        None => url_host(url),
     }
 }
 
-fn host_of(url: &Url) -> String {
+fn url_host(url: &Url) -> String {
     url.host_str().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// The names of Docker Hub's registry.
+/// Whether the name is one of Docker Hub's registry.
 fn is_hub(name: &str) -> bool {
     name == "registry-1.docker.io"
 }
 
-/// A proxy never stands between this machine and itself.
+/// Whether the host is on loopback: such a host is never contacted through a proxy.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Domain(name)) => {

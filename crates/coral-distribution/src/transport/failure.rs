@@ -7,13 +7,13 @@ use std::time::Duration;
 use rustls::pki_types::UnixTime;
 use url::Url;
 
-use super::authority_of;
+use super::url_authority;
 use crate::addresses::Refused;
 use crate::error::Problem;
 use crate::location;
 use crate::options::HostOptions;
 
-/// The innermost cause, as text; the layers above it say nothing more.
+/// The innermost cause, as text; the outer errors add nothing.
 pub(crate) fn root(error: &(dyn StdError + 'static)) -> String {
     chain(error)
         .last()
@@ -27,7 +27,7 @@ fn chain<'a>(
     std::iter::successors(Some(error), |error| inner(*error))
 }
 
-/// The next cause; an `io::Error` made from another error hides that one from `source`.
+/// The next cause. An `io::Error` made from another error hides that one from `source`.
 fn inner<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     if let Some(wrapped) = error
         .downcast_ref::<io::Error>()
@@ -84,9 +84,9 @@ pub(crate) fn classify(
 }
 
 fn not_http(url: &Url, given: &HostOptions, cause: &str) -> Problem {
-    let host = authority_of(url);
+    let host = url_authority(url);
     match url.scheme() {
-        // The address came from a registry, not from the user.
+        // The URL came from a registry, not from the user.
         "http" if !given.plain_http => Problem::OtherProtocol(format!(
             "the answer from {} is not HTTP ({cause}); the registry gave that address",
             location::shown(url)
@@ -98,22 +98,22 @@ fn not_http(url: &Url, given: &HostOptions, cause: &str) -> Problem {
     }
 }
 
-/// Advice if a registry gave an address with `https` where plain HTTP is spoken: no flag of the user's
-/// changes how that is reached.
+/// Advice if a registry gave a URL with `https` to a server that speaks plain HTTP: no option of the
+/// user changes the scheme of such a URL.
 pub(super) fn wrong_scheme(url: &Url) -> String {
     format!(
         "the registry gave the address {} and {} speaks plain HTTP there: correct the external \
          address in the registry's configuration",
         location::shown(url),
-        authority_of(url)
+        url_authority(url)
     )
 }
 
 fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem {
     use rustls::{CertificateError, Error as Tls};
-    let host = authority_of(url);
+    let host = url_authority(url);
     let advice = match error {
-        // The flag was given, so the address with https came from a registry.
+        // Plain HTTP is configured, so the URL with https came from a registry.
         Tls::InvalidMessage(_) if given.plain_http => wrong_scheme(url),
         Tls::InvalidMessage(_) => {
             format!("if {host} speaks plain HTTP, use --plain-http {host}")
@@ -156,14 +156,14 @@ fn tls_problem(error: &rustls::Error, url: &Url, given: &HostOptions) -> Problem
     match error {
         Tls::InvalidMessage(_) => Problem::NotTls { advice },
         _ => Problem::Tls {
-            cause: in_words(error),
+            cause: describe(error),
             advice,
         },
     }
 }
 
-/// What is wrong, with times that a person can read.
-fn in_words(error: &rustls::Error) -> String {
+/// Describes a TLS error, with times in a readable form.
+fn describe(error: &rustls::Error) -> String {
     use rustls::{CertificateError, Error as Tls};
     match error {
         Tls::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => format!(
@@ -212,8 +212,8 @@ mod tests {
         tls_problem(&rustls::Error::InvalidCertificate(error), &url, &given).to_string()
     }
 
-    /// Regression: the advice was a certificate that is made for a server, and the cause a name from
-    /// the library.
+    /// Regression: the message advised to use a server certificate, and gave the library's name of
+    /// the cause.
     #[test]
     fn a_self_signed_certificate_is_told_in_words_and_may_be_named() {
         let cause = io::Error::other("CaUsedAsEndEntity");

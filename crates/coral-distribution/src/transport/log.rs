@@ -1,17 +1,17 @@
-//! What is logged of each request, at debug.
+//! The log lines of requests, at level debug.
 //!
-//! Nothing secret: of a URL the path, since queries hold signatures and upload states; of an
-//! `Authorization` the scheme alone.
+//! They contain no secret: of a URL only the path, since queries hold signatures and upload states;
+//! of an `Authorization` only the scheme.
 
 use http::{HeaderValue, StatusCode};
 use tokio::time::Instant;
 use url::Url;
 
-use super::{Request, authority_of};
+use super::{Request, url_authority};
 use crate::error::Error;
 use crate::location;
 
-/// A request that is under way.
+/// A request in progress.
 pub(super) struct Sent {
     host: String,
     path: String,
@@ -22,9 +22,9 @@ pub(super) struct Sent {
 impl Sent {
     pub(super) fn begin(request: &Request) -> Self {
         Self {
-            host: authority_of(&request.url),
+            host: url_authority(&request.url),
             path: request.url.path().to_owned(),
-            authorization: scheme_of(request.authorization.as_ref()),
+            authorization: auth_scheme(request.authorization.as_ref()),
             started: Instant::now(),
         }
     }
@@ -50,7 +50,7 @@ pub(super) fn redirected(request: &Request, status: StatusCode, target: &Url) {
     let keeps_authorization =
         request.authorization.is_some() && location::same_origin(&request.url, target);
     tracing::debug!(
-        host = %authority_of(&request.url), path = %request.url.path(), status = status.as_u16(),
+        host = %url_authority(&request.url), path = %request.url.path(), status = status.as_u16(),
         to = %location::shown(target), keeps_authorization, asked = %request.asked,
         "redirect followed"
     );
@@ -61,7 +61,7 @@ fn milliseconds(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn scheme_of(authorization: Option<&HeaderValue>) -> &'static str {
+fn auth_scheme(authorization: Option<&HeaderValue>) -> &'static str {
     match authorization.map(HeaderValue::as_bytes) {
         None => "none",
         Some(value) if value.starts_with(b"Basic ") => "basic",

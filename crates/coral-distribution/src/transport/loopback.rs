@@ -8,57 +8,57 @@ use std::sync::{Mutex, PoisonError};
 
 use url::Url;
 
-use super::connections::{authority_of, is_loopback};
+use super::connections::{is_loopback, url_authority};
 use super::{Request, Transport};
 use crate::error::{Category, Error};
 use crate::options::HostOptions;
 
-/// Most hosts that are remembered. A machine has few registries; what is forgotten is tried again.
+/// Most hosts that are remembered. A machine has few registries; a forgotten one is tried again.
 const MOST_HOSTS: usize = 256;
 
-/// For the log.
+/// The purpose of the request, for the log.
 const ASKED: &str = "asking whether it speaks TLS";
 
 /// The protocol that a registry speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spoken {
+enum Protocol {
     Tls,
     PlainHttp,
 }
 
-/// What each registry on loopback was heard to speak, by host and port.
+/// The protocol that each registry on loopback was found to speak, by host and port.
 #[derive(Debug, Default)]
-pub(super) struct Loopback(Mutex<HashMap<String, Spoken>>);
+pub(super) struct Loopback(Mutex<HashMap<String, Protocol>>);
 
 impl Loopback {
-    fn get(&self, url: &Url) -> Option<Spoken> {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.get(&authority_of(url)).copied()
+    fn get(&self, url: &Url) -> Option<Protocol> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&url_authority(url)).copied()
     }
 
-    fn set(&self, url: &Url, spoken: Spoken) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.len() >= MOST_HOSTS {
-            heard.retain(|_, spoken| *spoken == Spoken::Tls);
+    fn set(&self, url: &Url, spoken: Protocol) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_HOSTS {
+            known.retain(|_, spoken| *spoken == Protocol::Tls);
         }
-        heard.insert(authority_of(url), spoken);
+        known.insert(url_authority(url), spoken);
     }
 
     fn forget(&self, url: &Url) {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard.get(&authority_of(url)) == Some(&Spoken::PlainHttp) {
-            heard.remove(&authority_of(url));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.get(&url_authority(url)) == Some(&Protocol::PlainHttp) {
+            known.remove(&url_authority(url));
         }
     }
 
     pub(super) fn speaks_plain_http(&self, url: &Url) -> bool {
-        is_loopback(url) && self.get(url) == Some(Spoken::PlainHttp)
+        is_loopback(url) && self.get(url) == Some(Protocol::PlainHttp)
     }
 }
 
 impl Transport {
-    /// The same URL with the scheme that its host was heard to speak, if it is on loopback.
-    pub(crate) fn as_heard(&self, mut url: Url) -> Url {
+    /// The same URL with the scheme that its host was found to speak, if it is on loopback.
+    pub(crate) fn with_known_scheme(&self, mut url: Url) -> Url {
         if url.scheme() == "https" && self.loopback.speaks_plain_http(&url) {
             // Cannot fail: both are special schemes.
             let _ = url.set_scheme("http");
@@ -66,30 +66,30 @@ impl Transport {
         url
     }
 
-    /// Whether a host on loopback has to be asked what it speaks.
-    pub(crate) fn is_unheard(&self, url: &Url) -> bool {
+    /// Whether a host on loopback has not yet been asked for its protocol.
+    pub(crate) fn is_undetected(&self, url: &Url) -> bool {
         url.scheme() == "https"
             && is_loopback(url)
             && self.loopback.get(url).is_none()
             && self.connections.options_for(url) == HostOptions::default()
     }
 
-    /// The same URL with the scheme that its host speaks; asks a host on loopback for it, once.
-    pub(crate) async fn as_spoken(&self, url: Url) -> Url {
-        if self.is_unheard(&url)
-            && let Some(spoken) = self.hear(&url).await
+    /// The same URL with the scheme that its host speaks. A host on loopback is asked for it once.
+    pub(crate) async fn with_detected_scheme(&self, url: Url) -> Url {
+        if self.is_undetected(&url)
+            && let Some(spoken) = self.detect(&url).await
         {
             self.loopback.set(&url, spoken);
         }
-        self.as_heard(url)
+        self.with_known_scheme(url)
     }
 
-    /// After a failure: the registry may speak TLS by now.
-    pub(crate) fn doubt(&self, url: &Url) {
+    /// Forgets the protocol after a failure, because the registry may speak TLS by now.
+    pub(crate) fn forget_plain_http(&self, url: &Url) {
         self.loopback.forget(url);
     }
 
-    async fn hear(&self, url: &Url) -> Option<Spoken> {
+    async fn detect(&self, url: &Url) -> Option<Protocol> {
         let mut base = url.clone();
         base.set_path("/v2/");
         base.set_query(None);
@@ -97,7 +97,7 @@ impl Transport {
             .send_unlogged(&mut Request::unauthenticated(base.clone(), ASKED))
             .await
         {
-            Ok(_) => return Some(Spoken::Tls),
+            Ok(_) => return Some(Protocol::Tls),
             Err(error) if may_be_plain(&error) => {}
             // Any other failure is reported by the request that is about to be sent.
             Err(_) => return None,
@@ -106,9 +106,9 @@ impl Transport {
         self.send_unlogged(&mut Request::unauthenticated(base, ASKED))
             .await
             .ok()?;
-        let host = authority_of(url);
+        let host = url_authority(url);
         tracing::debug!(host, "the registry on loopback speaks plain HTTP");
-        Some(Spoken::PlainHttp)
+        Some(Protocol::PlainHttp)
     }
 }
 
@@ -130,16 +130,16 @@ mod tests {
     async fn plain_http_is_never_spoken_to_another_machine_nor_where_tls_was_spoken_once() {
         let transport = Transport::new(ClientOptions::default()).unwrap();
         let other = url("https://reg.example:5000/v2/");
-        transport.loopback.set(&other, Spoken::PlainHttp);
-        assert_eq!(transport.as_spoken(other.clone()).await, other);
+        transport.loopback.set(&other, Protocol::PlainHttp);
+        assert_eq!(transport.with_detected_scheme(other.clone()).await, other);
         assert!(!transport.allows_plain_http(&other));
         let own = url("https://127.0.0.1:5000/v2/");
-        transport.loopback.set(&own, Spoken::Tls);
-        transport.doubt(&own);
-        assert_eq!(transport.as_spoken(own.clone()).await, own);
-        transport.loopback.set(&own, Spoken::PlainHttp);
+        transport.loopback.set(&own, Protocol::Tls);
+        transport.forget_plain_http(&own);
+        assert_eq!(transport.with_detected_scheme(own.clone()).await, own);
+        transport.loopback.set(&own, Protocol::PlainHttp);
         assert_eq!(
-            transport.as_spoken(own.clone()).await,
+            transport.with_detected_scheme(own.clone()).await,
             url("http://127.0.0.1:5000/v2/")
         );
     }
@@ -149,7 +149,7 @@ mod tests {
         let loopback = Loopback::default();
         for port in 1..=2000 {
             let own = url(&format!("https://127.0.0.1:{port}/"));
-            loopback.set(&own, Spoken::PlainHttp);
+            loopback.set(&own, Protocol::PlainHttp);
         }
         assert!(loopback.0.lock().unwrap().len() <= MOST_HOSTS);
     }

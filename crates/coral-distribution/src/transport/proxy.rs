@@ -1,4 +1,4 @@
-//! The proxy that the environment names for a host.
+//! The proxy that the environment configures for a host.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -12,7 +12,7 @@ use bypass::Bypass;
 use super::connections::is_loopback;
 use crate::error::Problem;
 
-/// Host and port of a proxy. What it is given to authenticate is not in here.
+/// Host and port of a proxy, without its credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Proxy {
     host: String,
@@ -35,10 +35,10 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// What `NO_PROXY` excepts.
+/// The exceptions of `NO_PROXY`.
 mod bypass;
 
-/// The rules of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in either case.
+/// The rules of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, in upper or lower case.
 pub(super) struct Proxies {
     matcher: Matcher,
     bypass: Bypass,
@@ -51,15 +51,15 @@ impl fmt::Debug for Proxies {
     }
 }
 
-/// In the order in which they are looked for; of two that are set, the first counts.
+/// The variables in the order of precedence: if both spellings are set, the first counts.
 const VARIABLES: [[&str; 2]; 3] = [
     ["HTTPS_PROXY", "https_proxy"],
     ["HTTP_PROXY", "http_proxy"],
     ["ALL_PROXY", "all_proxy"],
 ];
 
-/// A variable that should name a proxy and does not: the person who set it does not want requests
-/// to bypass the proxy.
+/// A variable that should name a proxy but is malformed. It is an error, because the user who set
+/// it does not want requests to bypass the proxy.
 fn malformed(value: impl Fn(&str) -> Option<OsString>) -> Option<&'static str> {
     let names_one = |value: &str| {
         let any = Uri::from_static("http://registry.example/");
@@ -75,7 +75,8 @@ fn malformed(value: impl Fn(&str) -> Option<OsString>) -> Option<&'static str> {
 }
 
 impl Proxies {
-    /// An error names the variable that is none, and not its value: that may hold a password.
+    /// Reads the rules. An error names the malformed variable, but not its value, which may hold a
+    /// password.
     pub(super) fn from_environment() -> Result<Self, Problem> {
         match malformed(|name| std::env::var_os(name)) {
             None => Ok(Self {
@@ -88,13 +89,13 @@ impl Proxies {
         }
     }
 
-    /// Whether a URL is asked without any proxy.
+    /// Whether a URL is requested without any proxy.
     pub(super) fn is_direct(&self, url: &Url) -> bool {
         is_loopback(url) || self.bypass.holds(url)
     }
 
-    /// The proxy for a URL. None ever stands between this machine and itself.
-    pub(super) fn of(&self, url: &Url) -> Option<Proxy> {
+    /// The proxy for a URL. A loopback URL never has one.
+    pub(super) fn for_url(&self, url: &Url) -> Option<Proxy> {
         if self.is_direct(url) {
             return None;
         }

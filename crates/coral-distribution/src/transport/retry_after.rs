@@ -1,11 +1,11 @@
-//! How long the other side asks to wait, in each shape that is in use.
+//! Parses how long the other side asks to wait, in each form that is in use.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use jiff::Timestamp;
 
-/// The longest wait that one answer may ask for.
+/// The longest wait that one answer may impose.
 const MAX_WAIT: Duration = Duration::from_hours(24);
 
 /// `Retry-After` in seconds or as a date, else `ratelimit-reset` (seconds), else
@@ -29,7 +29,7 @@ fn seconds(value: &str) -> Option<Duration> {
 }
 
 /// The HTTP date of RFC 9110, section 5.6.7, in its one current form. It has whole seconds, and
-/// most servers cut the rest: on average half a second is missing.
+/// most servers truncate: on average half a second is missing.
 fn until_date(value: &str, now: Timestamp) -> Option<Duration> {
     const ROUNDING: Duration = Duration::from_millis(500);
     let date = jiff::fmt::rfc2822::parse(value).ok()?.timestamp();
@@ -37,7 +37,7 @@ fn until_date(value: &str, now: Timestamp) -> Option<Duration> {
     Some(wait.map_or(Duration::ZERO, |wait| wait + ROUNDING))
 }
 
-/// Either a moment since 1970 or, as some do, plain seconds from now.
+/// Seconds since 1970 or, from some registries, plain seconds from now.
 fn reset_at(value: &str, now: Timestamp) -> Option<Duration> {
     const YEAR_2001: u64 = 1_000_000_000;
     let number = seconds(value)?;

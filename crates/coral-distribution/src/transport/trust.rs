@@ -1,4 +1,4 @@
-//! What TLS trusts if the user named certificates for a host.
+//! The trust anchors of TLS if the user configured certificates for a host.
 
 use std::sync::Arc;
 
@@ -19,8 +19,9 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::redacted::Redacted;
 
-/// The certificates of a file as one text of PEM, whatever form they have there: PEM with any number
-/// of them, OpenSSL's `TRUSTED CERTIFICATE` included, or one in DER. The error says why there are none.
+/// The certificates of a file as one PEM text. The file may be PEM with any number of certificates,
+/// including OpenSSL's `TRUSTED CERTIFICATE`, or one certificate in DER. The error says why the
+/// file has none.
 pub fn certificates_as_pem(file: &[u8]) -> Result<String, String> {
     let found = certificates(file)?;
     if found.is_empty() {
@@ -37,14 +38,15 @@ fn pem(der: &[u8]) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
 }
 
-/// What a client of TLS trusts: the system's CAs and the certificates of `ca_pem`, each as a CA and as
-/// itself, so that a server may show it though it is no CA, or is one. The error says why the
-/// certificates cannot be used.
+/// A TLS configuration that trusts the system's CAs and the certificates of `ca_pem`. Each of these
+/// is trusted as a CA and as itself, so that a server may present it whether or not it is a CA. The
+/// error says why the certificates cannot be used.
 pub fn trusting(ca_pem: &[u8]) -> Result<ClientConfig, String> {
     config(ca_pem, None)
 }
 
-/// TLS that trusts the system's CAs and the certificates that are named, as CAs and as themselves.
+/// A TLS configuration that trusts the system's CAs and the given certificates, as CAs and as
+/// themselves.
 pub(super) fn config(
     ca_pem: &[u8],
     client_pem: Option<&Redacted<Vec<u8>>>,
@@ -52,7 +54,7 @@ pub(super) fn config(
     let text = |error: TlsError| error.to_string();
     let named = certificates(ca_pem)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Naming::new(named, Arc::clone(&provider)).map_err(text)?;
+    let verifier = NamedCertificateVerifier::new(named, Arc::clone(&provider)).map_err(text)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(text)?
@@ -62,7 +64,7 @@ pub(super) fn config(
         None => builder.with_no_client_auth(),
         Some(pem) => {
             let pem = &without_byte_order_marks(pem.expose())[..];
-            // The library's own message may say what it read.
+            // The library's own message may quote what it read.
             let wrong = |_| "the client certificate or its key is not PEM".to_owned();
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
             let key = PrivateKeyDer::from_pem_slice(pem).map_err(wrong)?;
@@ -75,9 +77,9 @@ pub(super) fn config(
     Ok(config)
 }
 
-/// The certificates of a file: PEM with any number of them, OpenSSL's `TRUSTED CERTIFICATE`
-/// included, or one in DER. Those that cannot be read are left out with a warning, unless no other
-/// is left.
+/// The certificates of a file: PEM with any number of them, including OpenSSL's
+/// `TRUSTED CERTIFICATE`, or one in DER. Certificates that cannot be parsed are left out with a
+/// warning, unless none is left.
 fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     const BEGIN: &str = "-----BEGIN ";
     let text = String::from_utf8_lossy(file);
@@ -117,7 +119,7 @@ fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(read)
 }
 
-/// One certificate, without what OpenSSL writes after it, if TLS can use it.
+/// One certificate, without the data that OpenSSL appends to it, if TLS can use it.
 fn certificate(bytes: &[u8]) -> Option<CertificateDer<'static>> {
     let (rest, _) = X509Certificate::from_der(bytes).ok()?;
     let der = CertificateDer::from(bytes[..bytes.len() - rest.len()].to_vec());
@@ -125,16 +127,16 @@ fn certificate(bytes: &[u8]) -> Option<CertificateDer<'static>> {
     Some(der)
 }
 
-/// Trusts what the system trusts with the named certificates as further CAs. A server that shows a
-/// named certificate itself is trusted too, whatever that certificate says about its use: name and
-/// dates must fit, as always.
+/// Trusts the system's CAs, with the given certificates as further CAs. A server that presents one
+/// of these certificates itself is trusted too, whatever the certificate says about its use; name
+/// and dates must match as always.
 #[derive(Debug)]
-struct Naming {
+struct NamedCertificateVerifier {
     chains: Verifier,
     named: Vec<CertificateDer<'static>>,
 }
 
-impl Naming {
+impl NamedCertificateVerifier {
     fn new(
         named: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
@@ -144,7 +146,7 @@ impl Naming {
     }
 }
 
-impl ServerCertVerifier for Naming {
+impl ServerCertVerifier for NamedCertificateVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -184,7 +186,7 @@ impl ServerCertVerifier for Naming {
     }
 }
 
-/// Name and dates of a certificate that is trusted as itself.
+/// Checks name and dates of a certificate that is trusted as itself.
 fn check_itself(
     der: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
@@ -220,8 +222,8 @@ fn check_itself(
     }
 }
 
-/// Whether a certificate is for this name: by its subject alternative names, or, where it has none,
-/// by its common name.
+/// Whether a certificate is for this name: by its subject alternative names or, if it has none, by
+/// its common name.
 fn is_for(certificate: &X509Certificate<'_>, server_name: &ServerName<'_>) -> bool {
     let wanted = server_name.to_str();
     let address: Option<std::net::IpAddr> = wanted.parse().ok();
@@ -239,7 +241,7 @@ fn is_for(certificate: &X509Certificate<'_>, server_name: &ServerName<'_>) -> bo
     common.any(|name| name.as_str().is_ok_and(|name| is_same_name(name, &wanted)))
 }
 
-/// `*.` stands for one label.
+/// Whether a name matches a pattern, in which `*.` stands for one label.
 fn is_same_name(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         Some(parent) => name
@@ -255,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// A certificate signed by its own key, for this name.
+    /// A certificate for this name, signed by its own key.
     fn self_signed(name: &str, change: impl Fn(&mut CertificateParams)) -> CertificateDer<'static> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         change(&mut params);
@@ -269,7 +271,7 @@ mod tests {
 
     fn shows(named: &CertificateDer<'static>, shown: &CertificateDer<'_>, name: &str) -> bool {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let naming = Naming::new(vec![named.clone()], provider).unwrap();
+        let naming = NamedCertificateVerifier::new(vec![named.clone()], provider).unwrap();
         let name = ServerName::try_from(name).unwrap();
         let now = UnixTime::now();
         naming
@@ -277,7 +279,7 @@ mod tests {
             .is_ok()
     }
 
-    /// Regression: `openssl req -x509` makes a CA, and a CA that a server showed was refused.
+    /// Regression: `openssl req -x509` makes a CA, and a CA that a server presented was refused.
     #[test]
     fn a_certificate_that_is_named_is_trusted_as_itself_for_its_name_and_time() {
         let ca = self_signed("reg.example", as_ca);
@@ -305,7 +307,7 @@ mod tests {
         format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
     }
 
-    /// Regression: `--ca` took PEM only, and of two files one in DER would have been lost.
+    /// Regression: `--ca` accepted PEM only, and of two files one in DER would have been lost.
     #[test]
     fn every_form_becomes_pem_that_can_be_put_together() {
         let (one, two) = (
@@ -327,7 +329,7 @@ mod tests {
         trusting(both.as_bytes()).unwrap();
     }
 
-    /// Regression: one broken certificate in a bundle refused all of them.
+    /// Regression: one malformed certificate in a bundle made the client refuse all of them.
     #[test]
     fn of_a_bundle_the_certificates_that_can_be_read_are_used() {
         let (one, two) = (

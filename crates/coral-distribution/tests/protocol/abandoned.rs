@@ -1,4 +1,4 @@
-//! An upload that is not continued leaves nothing behind.
+//! An upload that is abandoned leaves nothing behind at the registry.
 
 use std::future::Future;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use futures::StreamExt;
 
 use crate::fixture::*;
 
-/// Much longer than anything on this machine takes.
+/// Much longer than any step on this machine takes.
 const LONG: Duration = Duration::from_mins(2);
 
 /// A client, and its view of [`PATH`].
@@ -19,7 +19,8 @@ fn client(registry: &FaultRegistry) -> (Client, RepositoryClient) {
     (client, of_path)
 }
 
-/// Runs `work` until the registry has seen what is waited for, and drops it there.
+/// Runs `work` until the registry has received the request that `seen` describes, and drops it
+/// then.
 async fn drop_when(
     registry: &FaultRegistry,
     seen: impl Fn(&[Recorded]) -> bool,
@@ -35,7 +36,7 @@ fn given_up(registry: &FaultRegistry) -> usize {
     registry.count(|r| r.method == "DELETE" && r.status == 204)
 }
 
-/// The first bytes of a blob, and then nothing for ever.
+/// The first bytes of a blob, and then no further byte.
 fn half_of(bytes: &bytes::Bytes) -> BlobStream {
     let begun = futures::stream::iter([Ok(bytes.slice(..30_000))]);
     BlobStream::new(begun.chain(futures::stream::pending()))

@@ -1,4 +1,4 @@
-//! Addresses that are not connected to: as a source, behind a redirect, as a token server.
+//! Refused addresses: as a source, behind a redirect, as a token server.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Who we say we are, how often we are asked, and what a refusal says.
+//! Which credentials are sent, how often requests are repeated, and what a refusal says.
 
 use std::sync::Arc;
 
@@ -189,7 +189,7 @@ async fn of_many_requests_with_a_refused_token_one_fetches_a_new_one() {
     let version = tag("1");
     client.head(&version).await.unwrap();
     registry.clear_requests();
-    // No new token is given before all have been refused with the old one.
+    // The new token is issued only after all requests were refused with the old one.
     let gate = "new token".to_owned();
     registry.fault(Fault::new(Effect::Hold { gate: gate.clone() }).path("/token"));
     registry.fault(
@@ -322,7 +322,7 @@ async fn a_realm_may_be_a_path_at_the_registry() {
     );
 }
 
-/// Regression: it was tried five times.
+/// Regression: such a challenge was tried five times.
 #[tokio::test]
 async fn a_challenge_without_a_realm_is_not_tried_again() {
     let registry = FaultRegistry::start().await;
@@ -429,7 +429,7 @@ async fn an_identity_token_goes_to_the_token_server_and_nowhere_else() {
     );
     let error = client.manifest(&tag("1")).await.unwrap_err();
     assert!(error.to_string().contains("no secrets are sent"), "{error}");
-    // Nor is it a password.
+    // The token is not sent as a password either.
     registry.set_auth(basic());
     let client = with(
         &registry,

@@ -1,4 +1,4 @@
-//! Blobs are what was promised, to the last byte, or an error.
+//! Blobs have exactly the promised bytes, or reading them is an error.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use coral_testkit::{Effect, Fault};
 
 use crate::fixture::*;
 
-/// What reading a blob comes to under this fault.
+/// The result of reading a blob under this fault.
 async fn under(effect: Effect) -> Result<Vec<u8>, Error> {
     let (registry, built) = registry_with_image().await;
     let options = patient_enough(&registry, &effect);
@@ -17,7 +17,7 @@ async fn under(effect: Effect) -> Result<Vec<u8>, Error> {
     read(client.blob(&large_blob(&built).0, 0).await).await
 }
 
-/// The same as copies and builds read it.
+/// The result of reading the blob as copies and builds do.
 async fn under_a_source(effect: Effect) -> Result<Vec<u8>, Error> {
     let (registry, built) = registry_with_image().await;
     let options = patient_enough(&registry, &effect);
@@ -86,7 +86,7 @@ async fn each_lie_about_a_blob_is_named() {
     }
 }
 
-/// Stores label what they hold compressed, and send the bytes of the digest.
+/// Stores label blobs that they hold compressed, yet send the bytes of the digest.
 #[tokio::test]
 async fn a_label_of_an_encoding_does_not_matter_where_the_bytes_are_right() {
     for label in ["gzip", "x-gzip", "aws-chunked", "identity", ""] {
@@ -94,7 +94,7 @@ async fn a_label_of_an_encoding_does_not_matter_where_the_bytes_are_right() {
     }
 }
 
-/// Regression: a store that calls all it holds a page was refused, though every byte was right.
+/// Regression: a store that labels all content as HTML was refused, though every byte was right.
 #[tokio::test]
 async fn what_is_called_a_page_is_taken_where_the_content_is_right() {
     let page = || set_header("content-type", "text/html; charset=utf-8");
@@ -117,8 +117,8 @@ async fn what_is_called_a_page_is_taken_where_the_content_is_right() {
     );
 }
 
-/// Regression: a blob that its store calls a page was refused by `HEAD`, and a page of another length
-/// is none.
+/// Regression: a blob that its store labels as HTML was refused by `HEAD`. A page of another length
+/// is not the blob.
 #[tokio::test]
 async fn the_length_of_what_is_called_a_page_is_known_where_it_does_not_begin_like_one() {
     let (registry, built) = registry_with_image().await;
@@ -142,7 +142,7 @@ async fn the_length_of_what_is_called_a_page_is_known_where_it_does_not_begin_li
     }
 }
 
-/// Regression: a page of the blob's length was a wrong digest, which is tried again.
+/// Regression: a page of the blob's length was reported as a wrong digest, which is retried.
 #[tokio::test]
 async fn a_page_in_place_of_a_blob_is_told_as_one_by_its_label_or_its_beginning() {
     let (_, built) = registry_with_image().await;
@@ -172,7 +172,7 @@ async fn a_body_that_never_ends_does_end() {
     let (registry, built) = registry_with_image().await;
     registry.fault(Fault::new(Effect::Endless).path("/blobs/"));
     let (blob, bytes) = large_blob(&built);
-    // What follows the promised bytes is an error where it is seen, and never a part of the blob.
+    // Bytes after the promised ones are an error if they are seen, and never a part of the blob.
     match read(anonymous(&registry).blob(&blob, 0).await).await {
         Ok(got) => assert!(got == bytes),
         Err(error) => assert_eq!(error.category(), Category::TooLarge, "{error}"),
@@ -192,7 +192,7 @@ async fn a_body_that_never_ends_does_end() {
 #[tokio::test]
 async fn a_slow_blob_is_not_a_stalled_one() {
     let (registry, built) = registry_with_image().await;
-    // In all longer than the stall limit, with no single wait as long.
+    // The total is longer than the stall limit, but no single wait is.
     let limit = Duration::from_secs(3);
     registry.fault(Fault::new(Effect::Drip {
         chunk: 2_000,
@@ -278,7 +278,7 @@ async fn a_blob_that_is_not_read_for_a_while_is_not_stalled() {
     let (blob, bytes) = large_blob(&built);
     let mut stream = client.blob(&blob, 0).await.unwrap();
     let first = stream.next().await.unwrap().unwrap();
-    // The reader is busy elsewhere for longer than the limit.
+    // The reader does other work for longer than the limit.
     tokio::time::pause();
     tokio::time::advance(Duration::from_mins(2)).await;
     tokio::time::resume();

@@ -1,4 +1,4 @@
-//! Every kind of failure has its category, its disposition and a message to go by.
+//! Every kind of failure has its category, its disposition and a helpful message.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use coral_testkit::{Effect, Fault, FaultRegistry, Throttle};
 
 use crate::fixture::*;
 
-/// What reading a manifest fails with under this fault.
+/// The error of reading a manifest under this fault.
 async fn failure(effect: Effect) -> Error {
     let (registry, _) = registry_with_image().await;
     let options = patient_enough(&registry, &effect);
@@ -102,7 +102,7 @@ async fn a_rate_limit_is_one_in_every_shape() {
     assert_eq!(error.disposition(), seconds(30));
 }
 
-/// A refusal for asking too much must not read like a wrong credential.
+/// A rate limit must not be reported as a wrong credential.
 #[tokio::test]
 async fn a_403_to_head_is_asked_about_once_and_a_rate_limit_says_nothing_of_credentials() {
     let (registry, _) = registry_with_image().await;
@@ -120,7 +120,7 @@ async fn a_403_to_head_is_asked_about_once_and_a_rate_limit_says_nothing_of_cred
             .collect()
     };
     assert_eq!(asked(&registry), ["HEAD", "GET"]);
-    // What is forbidden stays so, also where reading would be allowed.
+    // A forbidden request stays forbidden, even if reading would be allowed.
     let (registry, _) = registry_with_image().await;
     registry.fault(Fault::new(status(403, &[], "")).method("HEAD"));
     let error = anonymous(&registry).head(&tag("1")).await.unwrap_err();
@@ -144,7 +144,8 @@ async fn what_the_registry_says_is_shown_clean_and_short() {
     assert!(error.to_string().len() < 600);
 }
 
-/// A blob may go between the look at it and the manifest: cleaned up, or found to be damaged.
+/// A blob may disappear between the check and the manifest: it was cleaned up, or found to be
+/// damaged.
 #[tokio::test]
 async fn a_blob_that_is_gone_again_is_worth_another_try() {
     let body = r#"{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"push it first"}]}"#;
@@ -177,7 +178,7 @@ async fn nothing_moving_is_a_timeout() {
 
 #[tokio::test]
 async fn a_connection_that_does_not_come_about_is_a_timeout() {
-    // Takes the connection, and never answers the greeting.
+    // Accepts the connection, but never answers the handshake.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/a", silent.local_addr().unwrap());
     let options = ClientOptions {
@@ -290,7 +291,7 @@ async fn redirects_to_nowhere_and_what_a_server_has_not_built_are_not_tried_agai
     }
 }
 
-/// Regression: pages for people that do not say that they are pages were tried five times.
+/// Regression: HTML pages without the content type of HTML were tried five times.
 #[tokio::test]
 async fn pages_and_other_json_in_place_of_an_answer_are_not_tried_again() {
     let xml = [("content-type", "application/xml")];

@@ -1,4 +1,4 @@
-//! A client for a registry, and short ways to ask.
+//! A client for a registry, and helpers for requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use coral_image::{Descriptor, Digest, Host, Repository, Version};
 use coral_testkit::{Auth, Bearer, Built, Effect, FaultRegistry, ImageBuilder};
 use futures::StreamExt;
 
-/// Everything is in this repository unless a test says otherwise.
+/// Tests use this repository unless they say otherwise.
 pub(crate) const PATH: &str = "team/app";
 pub(crate) const USER: &str = "anna";
 pub(crate) const PASSWORD: &str = "hunter2-secret";
@@ -30,7 +30,7 @@ pub(crate) fn plain(registries: &[&FaultRegistry]) -> ClientOptions {
     options
 }
 
-/// The same for one registry under this fault, giving up soon where nothing will ever move.
+/// Options for one registry under this fault. They give up soon if no byte can arrive any more.
 pub(crate) fn patient_enough(registry: &FaultRegistry, effect: &Effect) -> ClientOptions {
     let for_ever = matches!(
         effect,
@@ -60,7 +60,7 @@ pub(crate) fn anonymous(registry: &FaultRegistry) -> RepositoryClient {
     with(registry, plain(&[registry]), Credentials::none())
 }
 
-/// A client of `PATH` with the credential that registries of this suite take.
+/// A client of `PATH` with the credential that registries of this suite accept.
 pub(crate) fn logged_in(registry: &FaultRegistry) -> RepositoryClient {
     with(registry, plain(&[registry]), credentials(registry))
 }
@@ -105,7 +105,7 @@ pub(crate) async fn registry_with_image() -> (FaultRegistry, Built) {
     (registry, built)
 }
 
-/// Puts the blobs of an image there, and nothing else.
+/// Puts the blobs of an image into the registry, but not its manifest.
 pub(crate) fn load_blobs(registry: &FaultRegistry, built: &Built) {
     registry.load(
         PATH,
@@ -133,7 +133,7 @@ pub(crate) fn large_blob(built: &Built) -> (Descriptor, Bytes) {
     )
 }
 
-/// Reads a stream to its end or its error.
+/// Reads a stream up to its end or its error.
 pub(crate) async fn read(stream: Result<BlobStream, Error>) -> Result<Vec<u8>, Error> {
     let mut stream = stream?;
     let mut bytes = Vec::new();
@@ -143,7 +143,7 @@ pub(crate) async fn read(stream: Result<BlobStream, Error>) -> Result<Vec<u8>, E
     Ok(bytes)
 }
 
-/// A blob's bytes as they might come from somewhere, in chunks of 10,000.
+/// A blob's bytes as a stream of chunks of 10,000 bytes.
 pub(crate) fn stream_of(bytes: &Bytes) -> BlobStream {
     let chunks: Vec<_> = bytes
         .chunks(10_000)

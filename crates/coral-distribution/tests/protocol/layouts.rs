@@ -18,7 +18,7 @@ fn manifest(built: &Built, at: usize) -> Manifest {
     parsed.unwrap()
 }
 
-/// Pushes all of an image, children by digest, the root under the tag.
+/// Pushes a complete image: children by digest, the root under the tag.
 async fn push(to: &Endpoint, built: &Built, name: &str) {
     for (digest, bytes) in &built.blobs {
         if let BlobPush::Upload(upload) = to.begin_blob(digest, None).await.unwrap() {
@@ -143,7 +143,7 @@ async fn referrers_are_found_at_the_top_and_inside_indexes() {
         found[0].artifact_type.as_deref(),
         Some("application/vnd.example.sbom")
     );
-    // Once an index holds it, it is found there.
+    // Once an index contains it, it is found in the index.
     let index = IndexBuilder::new()
         .image(artifact.clone(), "linux/amd64")
         .build();
@@ -194,12 +194,12 @@ async fn broken_files_are_named() {
         std::fs::write(dir.path().join("index.json"), index).unwrap();
         let error = layout.manifest(&tag("1")).await.unwrap_err();
         assert!(error.to_string().contains("index.json"), "{error}");
-        // Trying again finds the same file.
+        // A retry would find the same file.
         assert_eq!(error.disposition(), Disposition::WaitForChange);
     }
 }
 
-/// Regression: a pipe in a layout's folder was waited for, for ever.
+/// Regression: opening a pipe in a layout's folder blocked for ever.
 #[cfg(unix)]
 #[tokio::test]
 async fn a_pipe_in_place_of_a_file_is_refused() {
@@ -237,13 +237,14 @@ async fn a_pipe_in_place_of_an_archive_is_refused() {
     assert!(made.unwrap().success());
     let soon = std::time::Duration::from_mins(2);
     let opened = tokio::time::timeout(soon, Layout::open_archive(&pipe)).await;
-    // The reader of the other end is let go, so that the test can end.
+    // Opens the other end of the pipe, so that the test can end.
     let _other_end = std::fs::File::options().read(true).write(true).open(&pipe);
     let error = opened.expect("nothing is waited for").unwrap_err();
     assert_eq!(error.category(), Category::Storage, "{error}");
 }
 
-/// Regression: a copy that was stopped while its tar was written left a folder with the blobs.
+/// Regression: a copy that was stopped while its tar was written left a folder with the blobs
+/// behind.
 #[cfg(unix)]
 #[tokio::test]
 async fn an_archive_given_up_while_it_is_packed_leaves_nothing() {
@@ -252,7 +253,8 @@ async fn an_archive_given_up_while_it_is_packed_leaves_nothing() {
     let archive = NewArchive::create(&tar).unwrap();
     let layout = archive.layout();
     push(&Endpoint::from(layout.clone()), &image(), "1").await;
-    // Packing cannot open this one before it is opened for writing. The link opens it after the folder is gone.
+    // Packing blocks on this pipe until it is opened for writing. That happens after the folder is
+    // gone.
     let pipe = layout.dir().join("blobs/sha256/pipe");
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
@@ -272,12 +274,12 @@ async fn an_archive_given_up_while_it_is_packed_leaves_nothing() {
     assert!(packing.await.unwrap_err().is_cancelled());
     let left = std::fs::read_dir(dir.path()).unwrap();
     let left: Vec<_> = left.map(|entry| entry.unwrap().path()).collect();
-    // Without this the thread that packs would never end, and the test would not either.
+    // Without this, the packing thread would never end, and neither would the test.
     let _other_end = std::fs::File::options().read(true).write(true).open(&link);
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// Regression: a folder that cannot be one was tried again and again.
+/// Regression: a file in place of the folder was retried again and again.
 #[tokio::test]
 async fn a_file_in_place_of_the_folder_waits_for_a_change() {
     let dir = tempfile::tempdir().unwrap();
@@ -327,7 +329,7 @@ async fn what_coral_does_not_know_in_the_index_stays() {
     assert_eq!(after, index);
 }
 
-/// Regression: `index.json` as a link to a file with a login was opened and parsed.
+/// Regression: an `index.json` that is a link to a file with a login was opened and parsed.
 #[cfg(unix)]
 #[tokio::test]
 async fn no_link_inside_a_layout_is_followed_to_read_or_to_write() {
@@ -366,7 +368,7 @@ async fn no_link_inside_a_layout_is_followed_to_read_or_to_write() {
     }
 }
 
-/// A content store of a container runtime has blobs, and no index beside them.
+/// A content store of a container runtime has blobs, but no index beside them.
 #[tokio::test]
 async fn the_blobs_of_a_layout_may_be_in_a_folder_that_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -48,7 +48,7 @@ async fn pages_that_go_in_a_circle_or_elsewhere_are_named() {
     }
 }
 
-/// Regression: the list ended after its first page, and a mirror with prune deleted the rest.
+/// Regression: the list ended after its first page, and a mirror with prune deleted the other tags.
 #[tokio::test]
 async fn a_list_whose_link_is_not_understood_is_not_taken_for_whole() {
     for link in [
@@ -73,7 +73,7 @@ async fn a_full_page_without_a_link_is_not_the_end_of_the_list() {
     assert_eq!(tags.len(), 151);
 }
 
-/// Regression: three of seven tags were taken for all, and the others were deleted.
+/// Regression: three of seven tags were taken for the complete list, and the others were deleted.
 #[tokio::test]
 async fn a_page_of_any_size_without_a_link_is_not_the_end_of_the_list() {
     let registry = registry_with_tags(6, 3).await;
@@ -83,7 +83,8 @@ async fn a_page_of_any_size_without_a_link_is_not_the_end_of_the_list() {
     assert_eq!(registry.requests().len(), 4);
 }
 
-/// Regression: each look at a repository cost two requests, of which some sources count every one.
+/// Regression: each listing of a repository cost two requests, and some sources count every
+/// request.
 #[tokio::test]
 async fn a_host_that_gave_a_larger_page_whole_is_not_asked_for_more() {
     let registry = registry_with_tags(6, 100).await;
@@ -124,7 +125,7 @@ async fn what_was_seen_of_a_host_that_cuts_its_pages_is_forgotten() {
     assert_eq!(listed(dropped).await, 6);
 }
 
-/// A registry without pages gives the same list again, and that is its end.
+/// A registry without paging returns the same list again, which ends the listing.
 #[tokio::test]
 async fn a_registry_that_knows_no_pages_is_read_to_its_end() {
     let registry = registry_with_tags(0, 10).await;
@@ -136,7 +137,7 @@ async fn a_registry_that_knows_no_pages_is_read_to_its_end() {
     assert_eq!(registry.requests().len(), 2);
 }
 
-/// A page of these tags, with what it names as the next one.
+/// A page of these tags, with a link to `next`.
 fn page(names: std::ops::Range<usize>, next: Option<&str>) -> Effect {
     let names: Vec<_> = names.map(|n| format!("\"v{n}\"")).collect();
     let body = format!("{{\"name\":\"x\",\"tags\":[{}]}}", names.join(","));
@@ -146,7 +147,7 @@ fn page(names: std::ops::Range<usize>, next: Option<&str>) -> Effect {
     status(200, &headers, &body)
 }
 
-/// Regression: a registry with page tokens of its own failed for good where its last page was full.
+/// Regression: a registry with its own page tokens failed permanently if its last page was full.
 #[tokio::test]
 async fn what_answers_the_guess_of_a_further_page_does_no_harm() {
     let answers = [
@@ -163,7 +164,7 @@ async fn what_answers_the_guess_of_a_further_page_does_no_harm() {
         page(0..100, Some("next_page=1")),
         page(0..100, Some("next_page=other")),
         page(50..150, Some("next_page=1")),
-        // One was pushed meanwhile, and the list goes in a circle.
+        // A tag was pushed meanwhile, and the links form a circle.
         page(150..201, Some("next_page=1")),
     ];
     for (number, answer) in answers.into_iter().enumerate() {
@@ -213,14 +214,14 @@ async fn what_is_no_list_is_named() {
     assert_eq!(tags.len(), 1, "one name that is no tag hides no other");
 }
 
-/// A page with so many names that are no tags, and a good one.
+/// A page with this many invalid names, and a valid one.
 fn odd_page(names: usize) -> Fault {
     let list = vec!["!"; names].join("\",\"");
     let body = format!("{{\"name\":\"x\",\"tags\":[\"{list}\",\"good\"]}}");
     Fault::new(status(200, &[("content-type", "application/json")], &body))
 }
 
-/// Regression: one page of 6 MB made 300,000 lines of log.
+/// Regression: one page of 6 MB produced 300,000 lines of log.
 #[tokio::test]
 async fn names_that_are_no_tags_are_told_of_once() {
     let registry = registry_with_tags(0, 10).await;
@@ -230,7 +231,7 @@ async fn names_that_are_no_tags_are_told_of_once() {
     assert_eq!((tags.len(), warnings.count()), (1, 1));
 }
 
-/// Names that are no tags are left out, and they count: they make no list longer than its bound.
+/// Invalid names are left out, but they count towards the limit on the list.
 #[tokio::test]
 async fn names_that_are_no_tags_count_towards_the_limit() {
     let registry = registry_with_tags(5, 10).await;
@@ -243,7 +244,7 @@ async fn names_that_are_no_tags_count_towards_the_limit() {
     assert!(error.to_string().contains("more than 1000000"), "{error}");
 }
 
-/// Regression: what referrers say of themselves was held, page for page, without a bound.
+/// Regression: the annotations of referrers were kept, page by page, without a limit.
 #[tokio::test]
 async fn the_annotations_of_referrers_are_not_held() {
     let (registry, built) = registry_with_image().await;
@@ -325,7 +326,7 @@ async fn referrers_are_found_by_the_api_and_by_the_tag_that_stands_for_it() {
                 .await
                 .unwrap();
             assert_eq!(put.subject_recorded, api);
-            // Again: there is still one entry of it.
+            // Pushing it again adds no second entry.
             client
                 .put_manifest(&referrer.digest().into(), &referrer)
                 .await

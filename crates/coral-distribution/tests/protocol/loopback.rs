@@ -1,4 +1,4 @@
-//! Registries on this machine of which nothing was said: HTTPS first, then plain HTTP.
+//! Registries on this machine without options: HTTPS first, then plain HTTP.
 
 use coral_distribution::{Category, ClientOptions, Credentials};
 use coral_testkit::{Auth, FaultRegistry, Options, Recorded};
@@ -56,7 +56,7 @@ async fn a_registry_that_gets_tls_later_is_no_longer_asked_by_plain_http() {
     assert!(registry.requests().is_empty());
 }
 
-/// The port is free once the registry that was dropped has closed its listener.
+/// The port is free once the dropped registry has closed its listener.
 async fn start_again(options: Options) -> FaultRegistry {
     loop {
         match FaultRegistry::start_with(options.clone()).await {
@@ -74,7 +74,7 @@ async fn a_registry_on_loopback_that_is_not_there_is_told_as_that() {
     let error = loop {
         match client.head(&tag("1")).await {
             Err(error) if error.category() == Category::Connect => break error,
-            // It is about to stop.
+            // The old registry is about to stop.
             _ => tokio::task::yield_now().await,
         }
     };

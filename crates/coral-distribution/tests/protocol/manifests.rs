@@ -1,4 +1,4 @@
-//! Manifests: what is asked for is what comes, or an error.
+//! Manifests: the answer is the requested manifest, or an error.
 
 use coral_distribution::{Category, Credentials};
 use coral_image::{Manifest, Version, media_type};

@@ -1,4 +1,4 @@
-//! A look at a registry says which step hurts.
+//! A probe of a registry reports which step fails.
 
 use coral_distribution::{Category, Client, ClientOptions, Credentials, HostOptions, Probe};
 use coral_image::Host;
@@ -46,7 +46,7 @@ async fn all_is_well_with_a_registry_over_tls() {
     );
     assert!(certificate.expires > Timestamp::now());
     seen.answer.unwrap().unwrap();
-    // The answer names its second; a busy machine reads it later.
+    // The answer has whole seconds, and a busy machine reads it later.
     assert!(seen.clock_ahead.unwrap().abs().as_secs() <= 120);
     assert_eq!(seen.rate_limit.unwrap().remaining, Some(7));
     assert_eq!(seen.proxy, None);
@@ -81,7 +81,7 @@ async fn a_credential_that_is_refused_is_said_where_anybody_may_read() {
         ..bearer()
     });
     let registry = FaultRegistry::start_with_auth(auth).await;
-    // So that it asks at all.
+    // This makes the registry send a challenge.
     registry.fault(
         Fault::new(coral_testkit::Effect::Unauthorized)
             .path("/v2/")

@@ -1,4 +1,4 @@
-//! What a registry says of its rate limit can be watched.
+//! The rate limit that a registry reports can be watched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ async fn the_last_word_of_each_registry_reaches_every_subscriber() {
     let said = watching.borrow_and_update().unwrap();
     assert_eq!((said.limit, said.remaining), (Some(100), Some(76)));
     assert_eq!(said.window, Some(Duration::from_hours(6)));
-    // A refusal says it too, and silence takes nothing back.
+    // A refusal reports it too, and an answer without a report changes nothing.
     let limited = Throttle::RateLimit {
         limit: 100,
         window: 60,

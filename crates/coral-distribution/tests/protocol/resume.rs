@@ -1,4 +1,4 @@
-//! What was cut goes on where it ended, on both sides of a copy.
+//! An interrupted transfer resumes where it ended, on both sides of a copy.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ async fn what_is_wrong_is_not_read_again() {
         .unwrap_err();
     assert_eq!(error.category(), Category::Digest, "{error}");
     assert_eq!(registry.requests().len(), 1);
-    // A flip after the cut is found as well: both parts count.
+    // A flipped byte after the interruption is detected as well: both parts are hashed.
     registry.clear_faults();
     registry.clear_requests();
     registry.fault(Fault::new(Effect::CutBody { after: 50_000 }).first(1));
@@ -257,7 +257,7 @@ async fn every_byte_passes_through_what_counts_it() {
     );
     let counter = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&counter);
-    let source = source_of(&registry, &built).through(move |stream| {
+    let source = source_of(&registry, &built).with_wrapper(move |stream| {
         let counter = Arc::clone(&counter);
         BlobStream::new(stream.inspect(move |item: &Result<_, Error>| {
             if let Ok(bytes) = item as &Result<bytes::Bytes, Error> {
@@ -299,7 +299,7 @@ async fn an_upload_is_given_up_when_its_source_has_nothing() {
     assert_eq!(methods, ["POST", "DELETE"]);
 }
 
-/// A registry that verifies what it is sent, and says so, as Coral's does.
+/// A registry that verifies digests and says so, as Coral's does.
 async fn verifying(
     from: Option<Effect>,
     to: Option<Effect>,
@@ -362,12 +362,12 @@ async fn where_the_registry_verifies_a_cut_read_goes_on_and_a_short_one_is_notic
     assert!(matches!(failed, BlobPushError::Source(_)), "{failed:?}");
 }
 
-/// A client that remembers in this folder which uploads it left open.
+/// A client that stores its open uploads in this folder.
 fn remembering(registry: &FaultRegistry, folder: &Path) -> RepositoryClient {
     remembering_at(&host(registry), folder)
 }
 
-/// The same, of a registry at this address, which may be another one the next time.
+/// The same for a registry at this address, which may change.
 fn remembering_at(host: &Host, folder: &Path) -> RepositoryClient {
     let uploads = OpenUploads::new(folder.to_owned());
     let plain = HostOptions {
@@ -385,7 +385,7 @@ fn remembering_at(host: &Host, folder: &Path) -> RepositoryClient {
         .repository(&repository, Arc::new(Credentials::none()))
 }
 
-/// A push that is cut after 60,000 bytes, and dropped before it goes on.
+/// A push that is interrupted after 60,000 bytes, and dropped before it resumes.
 async fn left_open((from, to): (&FaultRegistry, &FaultRegistry), folder: &Path, built: &Built) {
     let cut = Effect::CutUpload { after: 60_000 };
     to.fault(Fault::new(cut).method("PUT").first(1));
@@ -441,7 +441,8 @@ async fn an_upload_that_cannot_be_gone_on_with_is_thrown_away_and_begins_anew() 
     assert_eq!(left_in(folder.path()), 0);
 }
 
-/// Regression: what a run under another listen port left was never found, and took room for a day.
+/// Regression: an upload that a run under another listen port left open was never found, and took
+/// space for a day.
 #[tokio::test]
 async fn an_upload_goes_on_though_the_registry_has_another_address() {
     let (from, to, built) = verifying(None, None).await;

@@ -1,4 +1,4 @@
-//! Credentials never leave their host.
+//! Credentials are never sent to another host.
 
 use coral_distribution::{Category, ClientOptions, Credentials, Disposition, HostOptions};
 use coral_image::Version;
@@ -79,8 +79,8 @@ async fn a_redirects_target_that_wants_a_token_gets_one_of_its_own_without_a_cre
     assert_eq!(elsewhere.count(basic), 0);
 }
 
-/// Regression: an entry for the host that a redirect leads to was not used, and each request was
-/// asked twice there.
+/// Regression: the entry for a redirect's target was not used, and each request was sent there
+/// twice.
 #[tokio::test]
 async fn a_redirects_target_with_an_entry_of_its_own_is_told_that_one_and_remembered() {
     for auth in [basic(), Auth::Bearer(bearer())] {
@@ -99,7 +99,7 @@ async fn a_redirects_target_with_an_entry_of_its_own_is_told_that_one_and_rememb
         assert_eq!(read(client.blob(&blob, 0).await).await.unwrap(), bytes);
         client.manifest(&pinned).await.unwrap();
         assert_eq!(elsewhere.requests().len(), 2);
-        // Nothing secret goes over plain HTTP that was not asked for.
+        // No secret is sent over plain HTTP unless it is configured.
         elsewhere.clear_requests();
         let client = with(&registry, plain(&[&registry]), both);
         client.head(&pinned).await.unwrap_err();
@@ -107,7 +107,8 @@ async fn a_redirects_target_with_an_entry_of_its_own_is_told_that_one_and_rememb
     }
 }
 
-/// Regression: a registry could have whatever the user's other logins read stored under its tag.
+/// Regression: a registry could have content that the user's other logins can read stored under its
+/// tag.
 #[tokio::test]
 async fn a_tag_that_another_registry_redirects_is_read_without_the_login_for_the_target() {
     for auth in [basic(), Auth::Bearer(bearer())] {
@@ -122,7 +123,7 @@ async fn a_tag_that_another_registry_redirects_is_read_without_the_login_for_the
             plain(&[&registry, &elsewhere]),
             credentials(&elsewhere),
         );
-        // What was learnt with a digest is not used for a tag either.
+        // An authorization that was learnt with a digest is not used for a tag either.
         client
             .manifest(&Version::Digest(built.digest()))
             .await
@@ -176,7 +177,7 @@ async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
     let registry = FaultRegistry::start_with_auth(basic()).await;
     let (blob, bytes) = large_blob(&image());
     let client = logged_in(&registry);
-    // One host asks for no credential, the other for the very one that we have.
+    // One host demands no credential, the other accepts exactly the one that the user has.
     let open = FaultRegistry::start().await;
     let greedy = FaultRegistry::start_with_auth(basic()).await;
     for (elsewhere, category) in [(open, Category::NotFound), (greedy, Category::Unauthorized)] {
@@ -193,7 +194,7 @@ async fn an_upload_that_is_sent_elsewhere_takes_no_credential_along() {
             .unwrap_err();
         assert_eq!(error.category(), category, "{error}");
         let mut methods: Vec<_> = elsewhere.requests().into_iter().map(|r| r.method).collect();
-        // What failed may be given up there as well.
+        // A failed upload may be cancelled there as well.
         methods.retain(|method| method != "DELETE");
         assert_eq!(methods, ["PUT", "PATCH"]);
         assert!(!was_told(&elsewhere), "{:?}", elsewhere.requests());
@@ -215,7 +216,7 @@ fn trusting(registry: &FaultRegistry) -> ClientOptions {
 #[tokio::test]
 async fn an_upload_over_https_cannot_be_sent_on_to_plain_http() {
     let (blob, bytes) = large_blob(&image());
-    // Where it begins, and half way.
+    // At the beginning of the upload, and half way.
     for (method, chunk) in [("POST", None), ("PATCH", Some(30_000))] {
         let registry = FaultRegistry::start_tls().await;
         let elsewhere = FaultRegistry::start().await;
@@ -234,7 +235,7 @@ async fn an_upload_over_https_cannot_be_sent_on_to_plain_http() {
         let advice = format!("--plain-http {}", elsewhere.host());
         assert!(error.to_string().contains(&advice), "{error}");
         assert!(elsewhere.requests().is_empty(), "{method}");
-        // Where that is allowed, it goes there.
+        // If plain HTTP is allowed for the host, the upload continues there.
         let mut allowing = trusting(&registry);
         allowing.hosts.extend(plain(&[&elsewhere]).hosts);
         push(allowing).await.unwrap_err();
@@ -307,7 +308,7 @@ async fn a_credential_of_one_registry_is_not_shown_to_another() {
     assert!(!was_told(&other));
 }
 
-/// Regression: plain HTTP that was allowed for a registry was allowed for its token server too.
+/// Regression: plain HTTP that was allowed for a registry was also allowed for its token server.
 #[tokio::test]
 async fn a_token_server_elsewhere_in_plain_http_gets_a_credential_only_where_that_was_asked_for() {
     let server = FaultRegistry::start_with_auth(Auth::Bearer(bearer())).await;
@@ -326,13 +327,13 @@ async fn a_token_server_elsewhere_in_plain_http_gets_a_credential_only_where_tha
         plain(&[&registry, &server]),
         credentials(&registry),
     );
-    // Tokens of another registry are refused; what counts is who was asked.
+    // Tokens for another registry are refused; the registry that was asked counts.
     let _ = client.head(&tag("1")).await;
     assert!(was_told(&server));
 }
 
-/// Regression: a registry in plain HTTP named any server as its token server, and was sent what that
-/// one answered.
+/// Regression: a registry over plain HTTP could name any server as its token server, and received
+/// that server's answer.
 #[tokio::test]
 async fn what_a_server_that_was_not_allowed_answers_is_sent_to_no_registry_as_a_token() {
     let inside = FaultRegistry::start().await;
@@ -355,7 +356,7 @@ async fn what_a_server_that_was_not_allowed_answers_is_sent_to_no_registry_as_a_
         let advice = format!("--plain-http {}", inside.host());
         assert!(error.to_string().contains(&advice), "{error}");
         assert!(!was_told(&registry), "{:?}", registry.requests());
-        // Where the user names the server, its tokens are.
+        // If the user allows the server, its tokens are used.
         ask(plain(&[&registry, &inside])).await;
         assert!(was_told(&registry), "{:?}", registry.requests());
     }

@@ -13,7 +13,7 @@ fn options(registry: &FaultRegistry, of_host: HostOptions) -> ClientOptions {
     options
 }
 
-/// What asking for a tag comes to.
+/// The result of looking up a tag.
 async fn ask(registry: &FaultRegistry, of_host: HostOptions) -> Result<(), Error> {
     let client = with(registry, options(registry, of_host), Credentials::none());
     client.head(&tag("1")).await.map(drop)
@@ -47,7 +47,7 @@ async fn a_ca_that_was_not_named_is_not_trusted() {
         let error = ask(&registry, of_host).await.unwrap_err();
         assert_eq!(error.category(), Category::Tls, "{error}");
         assert!(error.to_string().contains("--ca "), "{error}");
-        // Waiting does not mend that.
+        // A retry cannot help.
         assert_eq!(error.disposition(), Disposition::WaitForChange);
     }
     assert!(registry.requests().is_empty());
@@ -133,7 +133,7 @@ async fn a_client_certificate_is_shown_to_its_own_host_only() {
     };
     ask(&registry, of_host.clone()).await.unwrap();
     ask(&registry, trusting(&registry)).await.unwrap_err();
-    // Another host's certificate does not open it, nor is this one shown there.
+    // The certificate for another host is not accepted, and this one is not presented there.
     let mut options = options(&registry, of_host);
     options.hosts.insert(host(&other), trusting(&other));
     let client = with(&other, options, Credentials::none());

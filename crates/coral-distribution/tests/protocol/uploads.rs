@@ -1,4 +1,4 @@
-//! Uploads arrive whole, or say why not.
+//! Uploads arrive completely, or the error says why not.
 
 use coral_distribution::{
     BlobPush, BlobStream, Category, Credentials, Disposition, RepositoryClient,
@@ -113,7 +113,7 @@ async fn a_mount_that_breaks_is_followed_by_an_upload() {
     }
 }
 
-/// What is believed to be there is not sent, and the image would lack it.
+/// A blob that is believed to exist is not sent, and the image would lack it.
 #[tokio::test]
 async fn an_answer_that_the_blob_is_there_is_held_against_what_was_asked_for() {
     let (digest, other) = (Digest::sha256(b"x"), Digest::sha256(b"y"));
@@ -219,7 +219,7 @@ async fn a_token_that_ends_with_the_upload_open_makes_it_begin_again() {
     let error = push(&client, None).await.unwrap_err();
     assert_eq!(error.category(), Category::Unauthorized);
     assert_eq!(error.disposition(), Disposition::Retry);
-    // Chunks are at hand, so they are simply sent again.
+    // The chunks are in memory, so they are simply sent again.
     push(&client, Some(30_000)).await.unwrap();
     assert!(arrived(&registry));
 }
@@ -292,7 +292,7 @@ async fn an_upload_cannot_be_redirected_half_way() {
     assert!(elsewhere.requests().is_empty());
 }
 
-/// Regression: the body is gone by then, and the upload was tried five times.
+/// Regression: the body was consumed by then, and the upload was tried five times.
 #[tokio::test]
 async fn an_upload_that_is_redirected_is_refused_at_once() {
     let (registry, elsewhere) = (FaultRegistry::start().await, FaultRegistry::start().await);
@@ -306,7 +306,8 @@ async fn an_upload_that_is_redirected_is_refused_at_once() {
     assert!(error.to_string().contains("redirect"), "{error}");
 }
 
-/// Regression: a registry that believes to be behind TLS was told of by the flag that was given.
+/// Regression: for a registry that believes to be behind TLS, the message named a flag that was
+/// already given.
 #[tokio::test]
 async fn an_address_for_an_upload_that_is_wrong_is_named_and_no_flag_that_was_given() {
     let registry = FaultRegistry::start().await;

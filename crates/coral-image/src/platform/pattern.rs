@@ -1,4 +1,4 @@
-//! Which platforms of an index: one, or all that match a pattern.
+//! Selects platforms of an index by a pattern.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,26 +7,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{Platform, PlatformError};
 
-/// One platform, or with `*` for any letters many: `linux/*`, `linux/arm*`, `*/amd64`. A pattern
-/// without variant takes every variant; a platform without one takes the usual one.
+/// A single platform, or several with `*` for any characters: `linux/*`, `linux/arm*`, `*/amd64`. A
+/// pattern without a variant matches every variant; a platform without a variant matches the
+/// default one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct PlatformPattern(Kind);
+pub struct PlatformPattern(PatternKind);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Kind {
+enum PatternKind {
     One(Platform),
     Many(Platform),
 }
 
 impl PlatformPattern {
-    /// Reads `os/architecture[/variant]`, each with `*` where any letters do.
+    /// Parses `os/architecture[/variant]`, in each part of which `*` stands for any characters.
     pub fn parse(text: &str) -> Result<Self, PlatformError> {
         if !text.contains('*') {
             return Platform::parse(text).map(Self::from);
         }
-        // A star is no letter of a platform: with one that is, the form is the same.
-        Platform::parse(&text.replace('*', "_")).map_err(|_| PlatformError::of(text))?;
+        // A star is not valid in a platform, so the form is checked with another character in its
+        // place.
+        Platform::parse(&text.replace('*', "_")).map_err(|_| PlatformError::from_text(text))?;
         let mut parts = text.split('/').map(str::to_ascii_lowercase);
         let mut part = || parts.next().unwrap_or_default();
         let (os, architecture) = (part(), part());
@@ -36,14 +38,14 @@ impl PlatformPattern {
             variant: parts.next(),
             os_version: None,
         };
-        Ok(Self(Kind::Many(with_usual_names(platform))))
+        Ok(Self(PatternKind::Many(with_usual_names(platform))))
     }
 
-    /// Whether an image for `candidate` is asked for.
+    /// Whether the pattern matches an image for `candidate`.
     pub fn accepts(&self, candidate: &Platform) -> bool {
         match &self.0 {
-            Kind::One(platform) => platform.accepts(candidate),
-            Kind::Many(pattern) => {
+            PatternKind::One(platform) => platform.accepts(candidate),
+            PatternKind::Many(pattern) => {
                 let have = candidate.clone().normalized();
                 let variant = have.variant.as_deref().unwrap_or_default();
                 matches(&pattern.os, &have.os)
@@ -57,7 +59,7 @@ impl PlatformPattern {
     }
 }
 
-/// What is written out is known by its other names too: `*/x86_64` means `*/amd64`.
+/// Normalises the parts without wildcards, so that aliases match: `*/x86_64` is `*/amd64`.
 fn with_usual_names(pattern: Platform) -> Platform {
     if pattern.architecture.contains('*') {
         return pattern;
@@ -73,7 +75,7 @@ fn with_usual_names(pattern: Platform) -> Platform {
     }
 }
 
-/// Whether `text` is `pattern` with every `*` replaced by something.
+/// Whether `text` matches `pattern`, in which each `*` stands for any characters, possibly none.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
@@ -96,13 +98,13 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 impl From<Platform> for PlatformPattern {
     fn from(platform: Platform) -> Self {
-        Self(Kind::One(platform))
+        Self(PatternKind::One(platform))
     }
 }
 
 impl fmt::Display for PlatformPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Kind::One(platform) | Kind::Many(platform)) = &self.0;
+        let (PatternKind::One(platform) | PatternKind::Many(platform)) = &self.0;
         platform.fmt(f)
     }
 }

@@ -1,23 +1,23 @@
-//! A registry's host.
+//! The host of a registry.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use super::{ReferenceError, shown};
 
-/// Longest host with port: a DNS name has at most 253 letters.
+/// Longest host with port: a DNS name has at most 253 characters.
 const MAX_HOST: usize = 260;
 pub(super) const DOCKER_HUB: &str = "docker.io";
 const LEGACY_DOCKER_HUB: &str = "index.docker.io";
 
-/// A registry's host with optional port, in lower case: `docker.io`, `localhost:5000`,
+/// The host of a registry with an optional port, in lower case: `docker.io`, `localhost:5000`,
 /// `[::1]:5000`. An IPv6 address always has brackets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Host(String);
 
 impl Host {
-    /// Reads a host; `index.docker.io` becomes `docker.io`. Letters become lower case, an IPv6
-    /// address and a port get their one usual spelling.
+    /// Parses a host; `index.docker.io` becomes `docker.io`. Letters are lower-cased; an IPv6
+    /// address and a port are normalised.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let error = || ReferenceError::Host(shown(text));
         if text.len() > MAX_HOST {
@@ -33,17 +33,17 @@ impl Host {
         Ok(Self(host))
     }
 
-    /// The host as written, port included.
+    /// The host as text, including the port.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name or address without port; an IPv6 address keeps its brackets.
+    /// The name or address without the port; an IPv6 address keeps its brackets.
     pub fn name(&self) -> &str {
         split_port(&self.0).map_or(self.0.as_str(), |(name, _)| name)
     }
 
-    /// The port, if one is written.
+    /// The port, if the host has one.
     pub fn port(&self) -> Option<u16> {
         split_port(&self.0).and_then(|(_, port)| port)?.parse().ok()
     }
@@ -63,7 +63,7 @@ impl Host {
     }
 }
 
-/// `name[:port]` or `[v6][:port]`; `None` when brackets or colons do not fit.
+/// Splits `name[:port]` or `[v6][:port]`; `None` if brackets or colons do not match.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     if text.starts_with('[') {
         let end = text.find(']')? + 1;
@@ -86,7 +86,7 @@ fn port_number(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| digits && *port > 0)
 }
 
-/// A DNS name, an IPv4 address or an IPv6 address in brackets.
+/// Normalises a DNS name, an IPv4 address or an IPv6 address in brackets.
 fn normal_host_name(name: &str) -> Option<String> {
     if let Some(inner) = name.strip_prefix('[') {
         let address: Ipv6Addr = inner.strip_suffix(']')?.parse().ok()?;
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Regression: an address of IPv4 within one of IPv6 was taken for another machine.
+    /// Regression: an IPv4 address embedded in an IPv6 one was taken for another machine.
     #[test]
     fn this_machine_is_known_in_every_spelling() {
         for own in [

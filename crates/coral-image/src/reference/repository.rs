@@ -7,15 +7,15 @@ use super::host::DOCKER_HUB;
 use super::{Host, ImageRef, MAX_PATH, PinnedRef, ReferenceError, Tag, shown};
 use crate::digest::Digest;
 
-/// Where Docker Hub keeps what is named by one component.
+/// The namespace of Docker Hub for names with a single component.
 const OFFICIAL: &str = "library/";
 
-/// A repository's path inside its registry: `library/debian`. At most 255 letters.
+/// The path of a repository inside its registry: `library/debian`. At most 255 characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryPath(String);
 
 impl RepositoryPath {
-    /// Reads a path of one or more components.
+    /// Parses a path of one or more components.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if text.len() > MAX_PATH {
             return Err(ReferenceError::TooLong(text.len()));
@@ -30,7 +30,7 @@ impl RepositoryPath {
         Err(ReferenceError::Path(shown(text)))
     }
 
-    /// The path as written.
+    /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -67,7 +67,7 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Puts host and path together; a single-component path on Docker Hub gets `library/`.
+    /// Combines host and path; a single-component path on Docker Hub gets `library/`.
     pub fn new(host: Host, path: RepositoryPath) -> Self {
         let official = host.is_docker_hub()
             && !path.as_str().contains('/')
@@ -79,7 +79,7 @@ impl Repository {
         Self { host, path }
     }
 
-    /// Reads a repository name without tag or digest, with Docker's normalisation.
+    /// Parses a repository name without tag or digest, with Docker's normalisation.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if is_image_id(text) {
             return Err(ReferenceError::ImageId(text.to_owned()));
@@ -134,7 +134,8 @@ impl Repository {
     }
 }
 
-/// 64 hexadecimal digits and nothing else: Docker's `image ls --no-trunc` prints them.
+/// Whether the text is 64 hexadecimal digits and nothing else, as `docker image ls --no-trunc`
+/// prints them.
 pub(super) fn is_image_id(text: &str) -> bool {
     text.len() == 64
         && text
@@ -142,10 +143,10 @@ pub(super) fn is_image_id(text: &str) -> bool {
             .all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase())
 }
 
-/// The first component is a host when it has a dot or a colon, or is `localhost` (distribution's
-/// `splitDockerDomain`). There an upper-case letter makes a host too; here such a name is refused
-/// for its letters, for hosts are in lower case and `Team/app` would come to be read as `team/app`
-/// on Docker Hub.
+/// Splits off the host. The first component is a host if it has a dot or a colon, or is `localhost`
+/// (distribution's `splitDockerDomain`). There, an upper-case letter makes it a host too. Here such
+/// a name is refused for its upper-case letters: hosts are in lower case, so `Team/app` would end
+/// up as `team/app` on Docker Hub.
 fn split_host(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
         Some((first, rest))

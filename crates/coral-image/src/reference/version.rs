@@ -1,4 +1,4 @@
-//! Which image of a repository: a tag, or a digest.
+//! The version of an image in a repository: a tag, or a digest.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::digest::Digest;
 pub struct Tag(String);
 
 impl Tag {
-    /// Reads a tag.
+    /// Parses a tag.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         let valid = text.len() <= MAX_TAG
@@ -23,12 +23,12 @@ impl Tag {
         }
     }
 
-    /// What a reference without tag or digest means.
+    /// The tag of a reference without tag or digest.
     pub fn latest() -> Self {
         Self("latest".to_owned())
     }
 
-    /// The tag as written.
+    /// The tag as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -40,17 +40,17 @@ impl fmt::Display for Tag {
     }
 }
 
-/// What names one manifest inside a repository.
+/// The name of one manifest inside a repository.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// A tag, which may move.
+    /// A tag, which may move to another manifest.
     Tag(Tag),
-    /// A digest, which cannot.
+    /// A digest, which always names the same content.
     Digest(Digest),
 }
 
 impl Version {
-    /// Reads a tag or a digest, as it stands in `/v2/<name>/manifests/<reference>`.
+    /// Parses a tag or a digest, as in `/v2/<name>/manifests/<reference>`.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         if text.contains(':') {
             return Ok(Self::Digest(Digest::parse(text)?));
@@ -58,7 +58,7 @@ impl Version {
         Tag::parse(text).map(Self::Tag)
     }
 
-    /// The digest, if it is one.
+    /// The digest, if this is a digest.
     pub fn digest(&self) -> Option<&Digest> {
         match self {
             Self::Digest(digest) => Some(digest),

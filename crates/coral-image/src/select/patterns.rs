@@ -4,12 +4,12 @@ use globset::{GlobSet, GlobSetBuilder};
 
 use super::{MAX_EXCLUDES, SelectError, glob};
 
-/// Shell patterns of which one is to match the whole tag.
+/// Shell patterns, at least one of which must match the whole tag.
 #[derive(Debug, Clone, Default)]
 pub struct TagPatterns(GlobSet);
 
 impl TagPatterns {
-    /// Compiles a list; every pattern that is wrong is reported as an element of `field`.
+    /// Compiles a list; every invalid pattern is reported as an element of `field`.
     pub fn compile(field: &'static str, patterns: &[String]) -> Result<Self, Vec<SelectError>> {
         if patterns.len() > MAX_EXCLUDES {
             let count = patterns.len();
@@ -38,7 +38,7 @@ impl TagPatterns {
         })
     }
 
-    /// Whether one of them matches. None matches nothing.
+    /// Whether one of the patterns matches. An empty list matches nothing.
     pub fn matches(&self, tag: &str) -> bool {
         self.0.is_match(tag)
     }

@@ -1,11 +1,11 @@
-//! Versions as people write them in tags, and ranges of them.
+//! Versions as tags write them, and ranges of versions.
 
 use semver::{BuildMetadata, Prerelease, Version, VersionReq};
 
 use crate::reference::Tag;
 
-/// Reads a tag as a version: a leading `v` may be there, minor and patch may be missing, numbers
-/// may have leading zeros (`2026.01`), and `_` stands for `+`, which tags cannot hold.
+/// Parses a tag as a version. A leading `v` is allowed, minor and patch may be missing, numbers may
+/// have leading zeros (`2026.01`), and `_` stands for `+`, which tags cannot contain.
 pub fn lenient_version(tag: &str) -> Option<Version> {
     let text = tag.strip_prefix(['v', 'V']).unwrap_or(tag);
     let (text, build) = match text.split_once(['_', '+']) {
@@ -37,7 +37,8 @@ fn number(text: &str) -> Option<u64> {
     if digits { text.parse().ok() } else { None }
 }
 
-/// Numeric identifiers may have leading zeros in a tag (`-20260102`, `-007`), not in the grammar.
+/// Parses a pre-release. In a tag, its numeric identifiers may have leading zeros (`-20260102`,
+/// `-007`), which the grammar forbids.
 fn pre_release(text: &str) -> Option<Prerelease> {
     let trimmed = |part: &str| match part.trim_start_matches('0') {
         "" if !part.is_empty() => "0".to_owned(),
@@ -48,15 +49,16 @@ fn pre_release(text: &str) -> Option<Prerelease> {
     Prerelease::new(&text).ok().filter(|pre| !pre.is_empty())
 }
 
-/// A range of versions: alternatives parted by `||`, each of comparators that all hold.
+/// A range of versions: alternatives separated by `||`. All comparators of an alternative must
+/// hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionRange {
     alternatives: Vec<VersionReq>,
 }
 
 impl VersionRange {
-    /// Reads a range. Comparators are parted by spaces or commas; `1.2 - 1.4` is
-    /// `>=1.2 <=1.4`; a version without operator is `=`, so `1.2` is every 1.2.x.
+    /// Parses a range. Comparators are separated by spaces or commas; `1.2 - 1.4` is `>=1.2 <=1.4`;
+    /// a version without an operator means `=`, so `1.2` is every 1.2.x.
     pub fn parse(text: &str) -> Result<Self, String> {
         let alternatives = text
             .split("||")
@@ -65,7 +67,7 @@ impl VersionRange {
         Ok(Self { alternatives })
     }
 
-    /// Whether `tag` is a version of this range.
+    /// Whether `tag` is a version within this range.
     pub fn contains(&self, tag: &str) -> bool {
         let Some(version) = lenient_version(tag) else {
             return false;
@@ -75,7 +77,7 @@ impl VersionRange {
             .any(|range| range.matches(&version))
     }
 
-    /// Whether the range itself names a pre-release.
+    /// Whether the range itself contains a pre-release.
     pub fn names_pre_release(&self) -> bool {
         self.alternatives
             .iter()
@@ -106,8 +108,8 @@ fn parse_comparators(text: &str) -> Result<VersionReq, String> {
     VersionReq::parse(&words.join(", ")).map_err(|error| error.to_string())
 }
 
-/// One word per comparator: operators joined to their versions, the leading `v` gone, `=` put
-/// before a bare version.
+/// Splits into one word per comparator: operators are joined to their versions, a leading `v` is
+/// removed, and a bare version gets `=`.
 fn comparator_words(text: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut operator = String::new();
@@ -130,8 +132,8 @@ fn comparator_words(text: &str) -> Vec<String> {
     words
 }
 
-/// The newest `count` by version, newest first. Tags that are not versions are left out, and
-/// pre-releases too while there is a release, unless the range asked for them by name.
+/// The newest `count` tags by version, newest first. Tags that are not versions are left out. So
+/// are pre-releases if there is a release, unless the range contains one.
 pub(super) fn newest(tags: Vec<Tag>, with_pre_releases: bool, count: usize) -> Vec<Tag> {
     let mut versions: Vec<(Version, Tag)> = tags
         .into_iter()
@@ -142,7 +144,7 @@ pub(super) fn newest(tags: Vec<Tag>, with_pre_releases: bool, count: usize) -> V
         versions.retain(|(version, _)| version.pre.is_empty());
     }
     versions.sort_by(|(a, a_tag), (b, b_tag)| {
-        // `1.2.0` before `1.2`, which is the same version but may move.
+        // `1.2.0` comes before `1.2`, which is the same version but may move.
         let parts = |tag: &Tag| tag.as_str().matches('.').count();
         b.cmp_precedence(a)
             .then_with(|| parts(b_tag).cmp(&parts(a_tag)))

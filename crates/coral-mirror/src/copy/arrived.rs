@@ -24,7 +24,7 @@ const CERTAIN: Duration = Duration::from_secs(30);
 
 /// What is known about a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Whereabouts {
+pub(super) enum BlobLocationHint {
     /// It is where it is wanted.
     Here,
     /// It is at another path of the same registry, and came from the same source host.
@@ -44,12 +44,12 @@ struct Sighting {
 /// The blobs at one registry, in two generations: a used one moves to the young generation; when
 /// that is full, it becomes the old one, and what was left in the old one is forgotten.
 #[derive(Debug, Default)]
-pub(super) struct Arrived {
+pub(super) struct BlobSightings {
     young: HashMap<Digest, Vec<Sighting>>,
     old: HashMap<Digest, Vec<Sighting>>,
 }
 
-impl Arrived {
+impl BlobSightings {
     /// Where a blob is, for a copy from the host `source` that needs it at `path`; a layout has no
     /// paths. A sighting that is too old counts as unknown.
     pub(super) fn find(
@@ -58,22 +58,22 @@ impl Arrived {
         source: &str,
         path: Option<&RepositoryPath>,
         now: Instant,
-    ) -> Whereabouts {
+    ) -> BlobLocationHint {
         if let Some(paths) = self.old.remove(blob) {
             self.keep(*blob, paths);
         }
         match (self.young.get(blob), path) {
-            (None, _) => Whereabouts::Unknown,
-            (Some(_), None) => Whereabouts::Here,
+            (None, _) => BlobLocationHint::Unknown,
+            (Some(_), None) => BlobLocationHint::Here,
             (Some(paths), Some(path)) => match paths.iter().find(|known| known.path == *path) {
                 Some(known) if now.saturating_duration_since(known.at) < CERTAIN => {
-                    Whereabouts::Here
+                    BlobLocationHint::Here
                 }
-                Some(_) => Whereabouts::Unknown,
+                Some(_) => BlobLocationHint::Unknown,
                 None => {
                     let other = paths.iter().find(|known| known.source == source);
-                    other.map_or(Whereabouts::Unknown, |other| {
-                        Whereabouts::At(other.path.clone())
+                    other.map_or(BlobLocationHint::Unknown, |other| {
+                        BlobLocationHint::At(other.path.clone())
                     })
                 }
             },
@@ -129,47 +129,50 @@ mod tests {
 
     #[test]
     fn a_blob_is_here_at_another_path_or_nowhere() {
-        let (mut arrived, now) = (Arrived::default(), Instant::now());
+        let (mut arrived, now) = (BlobSightings::default(), Instant::now());
         let (a, b) = (path("a"), path("b"));
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&a), now),
-            Whereabouts::Unknown
+            BlobLocationHint::Unknown
         );
         arrived.remember(&blob(0), SOURCE, Some(&a), now);
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&a), now),
-            Whereabouts::Here
+            BlobLocationHint::Here
         );
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&b), now),
-            Whereabouts::At(a.clone())
+            BlobLocationHint::At(a.clone())
         );
         arrived.remember(&blob(0), SOURCE, Some(&b), now);
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&b), now),
-            Whereabouts::Here
+            BlobLocationHint::Here
         );
-        assert_eq!(arrived.find(&blob(0), SOURCE, None, now), Whereabouts::Here);
+        assert_eq!(
+            arrived.find(&blob(0), SOURCE, None, now),
+            BlobLocationHint::Here
+        );
     }
 
     #[test]
     fn a_blob_is_mounted_only_for_copies_from_the_host_that_sent_it() {
-        let (mut arrived, now) = (Arrived::default(), Instant::now());
+        let (mut arrived, now) = (BlobSightings::default(), Instant::now());
         let (a, b, c) = (path("a"), path("b"), path("c"));
         arrived.remember(&blob(0), SOURCE, Some(&a), now);
         let mut find = |source, path| arrived.find(&blob(0), source, Some(path), now);
-        assert_eq!(find("liar.example", &b), Whereabouts::Unknown);
-        assert_eq!(find(SOURCE, &b), Whereabouts::At(a.clone()));
-        assert_eq!(find("liar.example", &a), Whereabouts::Here);
+        assert_eq!(find("liar.example", &b), BlobLocationHint::Unknown);
+        assert_eq!(find(SOURCE, &b), BlobLocationHint::At(a.clone()));
+        assert_eq!(find("liar.example", &a), BlobLocationHint::Here);
         arrived.remember(&blob(0), "ghcr.io", Some(&b), now);
         let mut find = |source| arrived.find(&blob(0), source, Some(&c), now);
-        assert_eq!(find("ghcr.io"), Whereabouts::At(b));
-        assert_eq!(find(SOURCE), Whereabouts::At(a));
+        assert_eq!(find("ghcr.io"), BlobLocationHint::At(b));
+        assert_eq!(find(SOURCE), BlobLocationHint::At(a));
     }
 
     #[test]
     fn however_much_arrives_what_is_kept_is_bounded_and_what_is_used_stays() {
-        let (mut arrived, now) = (Arrived::default(), Instant::now());
+        let (mut arrived, now) = (BlobSightings::default(), Instant::now());
         let a = path("a");
         arrived.remember(&blob(0), SOURCE, Some(&a), now);
         for number in 1..20_000 {
@@ -177,14 +180,14 @@ mod tests {
             if number % 1000 == 0 {
                 assert_eq!(
                     arrived.find(&blob(0), SOURCE, Some(&a), now),
-                    Whereabouts::Here
+                    BlobLocationHint::Here
                 );
             }
             assert!(arrived.young.len() + arrived.old.len() <= 2 * GENERATION);
         }
         assert_eq!(
             arrived.find(&blob(1), SOURCE, Some(&a), now),
-            Whereabouts::Unknown
+            BlobLocationHint::Unknown
         );
         for number in 0..1000 {
             arrived.remember(&blob(0), SOURCE, Some(&path(&format!("p{number}"))), now);
@@ -192,21 +195,21 @@ mod tests {
         assert_eq!(arrived.young[&blob(0)].len(), MOST_PATHS);
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&path("p999")), now),
-            Whereabouts::Here
+            BlobLocationHint::Here
         );
     }
 
     #[test]
     fn a_blob_that_was_seen_long_ago_is_asked_for_again() {
-        let (mut arrived, seen) = (Arrived::default(), Instant::now());
+        let (mut arrived, seen) = (BlobSightings::default(), Instant::now());
         let (a, b) = (path("a"), path("b"));
         arrived.remember(&blob(0), SOURCE, Some(&a), seen);
         let now = seen + CERTAIN;
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&a), now),
-            Whereabouts::Unknown
+            BlobLocationHint::Unknown
         );
-        let other = Whereabouts::At(a.clone());
+        let other = BlobLocationHint::At(a.clone());
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&b), now),
             other,
@@ -215,7 +218,7 @@ mod tests {
         arrived.remember(&blob(0), SOURCE, Some(&a), now);
         assert_eq!(
             arrived.find(&blob(0), SOURCE, Some(&a), now),
-            Whereabouts::Here
+            BlobLocationHint::Here
         );
     }
 }

@@ -11,11 +11,11 @@ use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use super::arrived::{Arrived, Whereabouts};
+use super::arrived::{BlobLocationHint, BlobSightings};
 use super::error::Side;
 use super::mount::{self, MountFrom};
-use super::{Bytes, CopyError, CopyLimits, CopyRequest, Report};
-use crate::pace::{Asking, Purpose};
+use super::{ByteCounts, CopyError, CopyLimits, CopyRequest, Report};
+use crate::pace::{InFlightRequest, Purpose};
 use crate::progress::Event;
 
 /// How many refusals of one blob are waited out before its image fails.
@@ -38,7 +38,7 @@ struct BlobState {
     /// Transfers from each source.
     sources: HashMap<String, Arc<Semaphore>>,
     /// What this process has seen or put there, by registry.
-    arrived: HashMap<String, Arrived>,
+    arrived: HashMap<String, BlobSightings>,
 }
 
 impl Blobs {
@@ -62,12 +62,12 @@ impl Blobs {
         request: &CopyRequest,
         blob: &Descriptor,
         asks_first: bool,
-    ) -> Result<Bytes, CopyError> {
+    ) -> Result<ByteCounts, CopyError> {
         let place = (request.destination.registry.clone(), blob.digest);
         let turn = self.turn(&place);
         let guard = turn.lock().await;
         let result = if asks_first && is_there(request, blob).await {
-            Ok(Bytes {
+            Ok(ByteCounts {
                 moved: 0,
                 spared: blob.size,
             })
@@ -76,7 +76,7 @@ impl Blobs {
         };
         drop(guard);
         self.end_turn(&place, turn);
-        let bytes = result.map_err(|error| error.of_bytes(blob.size))?;
+        let bytes = result.map_err(|error| error.with_needed_bytes(blob.size))?;
         if bytes.spared > 0 {
             (request.report)(&Event::Spared {
                 bytes: bytes.spared,
@@ -90,26 +90,28 @@ impl Blobs {
         request: &CopyRequest,
         blob: &Descriptor,
         place: &BlobLocation,
-    ) -> Result<Bytes, CopyError> {
+    ) -> Result<ByteCounts, CopyError> {
         let source = &request.source.registry;
         let path = request.destination.path.as_ref();
         let broken = request.options.broken.contains(&blob.digest);
         let mount_from = match self.where_is(place, source, path) {
             // The destination's claim about it cannot be trusted.
             _ if broken => MountFrom::Nowhere,
-            Whereabouts::Here => {
-                return Ok(Bytes {
+            BlobLocationHint::Here => {
+                return Ok(ByteCounts {
                     moved: 0,
                     spared: blob.size,
                 });
             }
-            Whereabouts::At(other) if mount::source_has(request, blob).await => {
+            BlobLocationHint::At(other) if mount::source_has(request, blob).await => {
                 MountFrom::At(other)
             }
             // Knowing a digest gives no right to a blob of another repository: the source has to
             // send it.
-            Whereabouts::At(_) => MountFrom::Nowhere,
-            Whereabouts::Unknown => path.cloned().map_or(MountFrom::Nowhere, MountFrom::Unknown),
+            BlobLocationHint::At(_) => MountFrom::Nowhere,
+            BlobLocationHint::Unknown => {
+                path.cloned().map_or(MountFrom::Nowhere, MountFrom::Unknown)
+            }
         };
         let bytes = self.push(request, blob, mount_from).await?;
         self.remember(place, source, path);
@@ -123,7 +125,7 @@ impl Blobs {
         request: &CopyRequest,
         blob: &Descriptor,
         mount_from: MountFrom,
-    ) -> Result<Bytes, CopyError> {
+    ) -> Result<ByteCounts, CopyError> {
         let (mut mount_from, first) = mount::look(request, blob, mount_from).await;
         let mut begun = None;
         if let Some(first) = first {
@@ -200,10 +202,10 @@ impl Blobs {
         place: &BlobLocation,
         source: &str,
         path: Option<&RepositoryPath>,
-    ) -> Whereabouts {
+    ) -> BlobLocationHint {
         let mut known = self.known();
         let arrived = known.arrived.get_mut(&place.0);
-        arrived.map_or(Whereabouts::Unknown, |arrived| {
+        arrived.map_or(BlobLocationHint::Unknown, |arrived| {
             arrived.find(&place.1, source, path, Instant::now())
         })
     }
@@ -221,18 +223,18 @@ async fn transfer(
     blob: &Descriptor,
     mount_from: &MountFrom,
     mut begun: BlobPush,
-) -> Result<Bytes, CopyError> {
+) -> Result<ByteCounts, CopyError> {
     let mut refusals = 0;
     loop {
         let BlobPush::Upload(upload) = begun else {
-            return Ok(Bytes {
+            return Ok(ByteCounts {
                 moved: 0,
                 spared: blob.size,
             });
         };
         match send(request, blob, upload).await {
             Ok(()) => {
-                return Ok(Bytes {
+                return Ok(ByteCounts {
                     moved: blob.size,
                     spared: 0,
                 });
@@ -277,7 +279,7 @@ async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Resul
         None => None,
     };
     let asking = Arc::new(Mutex::new(turn));
-    let end = |asking: &Mutex<Option<Asking>>, error: Option<&Error>| {
+    let end = |asking: &Mutex<Option<InFlightRequest>>, error: Option<&Error>| {
         let mut asking = asking.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(asking) = asking.take() {
             asking.ends(error);
@@ -289,7 +291,7 @@ async fn send(request: &CopyRequest, blob: &Descriptor, upload: Upload) -> Resul
         asking.clone(),
     );
     let source = BlobSource::new(site.endpoint.clone(), blob.clone());
-    let source = source.through(move |inner| {
+    let source = source.with_wrapper(move |inner| {
         end(&answered, None);
         let report = report.clone();
         let counted = BlobStream::new(Counted { inner, report });

@@ -1,7 +1,7 @@
 //! Which repository of a destination has a blob, as the manifests of a mirror's own images say.
 //!
 //! A registry mounts a blob only from a repository that the client names.
-//! [`Arrived`](super::arrived::Arrived) knows what this process copied; what an earlier process
+//! [`BlobSightings`](super::arrived::BlobSightings) knows what this process copied; what an earlier process
 //! copied is read here from the destination, each image once, when the first blob with an unknown
 //! location is needed.
 //!
@@ -160,11 +160,11 @@ impl FirstPush<'_> {
 }
 
 /// What to do before a push.
-pub(super) enum Before<'c> {
+pub(super) enum PushPreparation<'c> {
     /// Nothing: the registry gives hints, or there is nothing to mount from.
     Nothing,
     /// Look for the blob.
-    Look,
+    SearchCatalogue,
     /// Push, and record how the registry answers.
     Push(FirstPush<'c>),
 }
@@ -180,23 +180,23 @@ pub(crate) struct Candidates {
 impl Candidates {
     /// What to do before the push of a blob with an unknown location. The first push to a registry
     /// keeps others waiting until it is answered.
-    pub(super) async fn before_push(&self) -> Before<'_> {
+    pub(super) async fn before_push(&self) -> PushPreparation<'_> {
         let known = || {
             let state = self.catalogue.state();
             (state.hints, state.is_empty())
         };
         let is_listing = self.catalogue.is_listing();
         match known() {
-            (Some(MountHints::Given), _) => return Before::Nothing,
-            (_, true) if !is_listing => return Before::Nothing,
-            (Some(MountHints::Absent), _) => return Before::Look,
+            (Some(MountHints::Given), _) => return PushPreparation::Nothing,
+            (_, true) if !is_listing => return PushPreparation::Nothing,
+            (Some(MountHints::Absent), _) => return PushPreparation::SearchCatalogue,
             (None, _) => {}
         }
         let others_wait = self.catalogue.0.first_push.lock().await;
         match known().0 {
-            Some(MountHints::Given) => Before::Nothing,
-            Some(MountHints::Absent) => Before::Look,
-            None => Before::Push(FirstPush {
+            Some(MountHints::Given) => PushPreparation::Nothing,
+            Some(MountHints::Absent) => PushPreparation::SearchCatalogue,
+            None => PushPreparation::Push(FirstPush {
                 catalogue: &self.catalogue,
                 _others_wait: others_wait,
             }),
@@ -475,15 +475,21 @@ mod tests {
         let catalogue = &candidates.catalogue;
         catalogue.state().hints = Some(MountHints::Absent);
         let before = candidates.before_push().await;
-        assert!(matches!(before, Before::Nothing), "there is no image");
+        assert!(
+            matches!(before, PushPreparation::Nothing),
+            "there is no image"
+        );
         catalogue.compared(&key("a", "1"), &host(), Some(digest(1)));
         let read = catalogue.state().take_unread();
         assert_eq!(read.len(), 1);
         let before = candidates.before_push().await;
-        assert!(matches!(before, Before::Look), "it is being read");
+        assert!(
+            matches!(before, PushPreparation::SearchCatalogue),
+            "it is being read"
+        );
         catalogue.state().reading.clear();
         let before = candidates.before_push().await;
-        assert!(matches!(before, Before::Nothing), "it had no blob");
+        assert!(matches!(before, PushPreparation::Nothing), "it had no blob");
     }
 
     /// Regression: lists of tags that took all of the time left none to the manifests.
@@ -514,8 +520,8 @@ mod tests {
         catalogue.compared(&key, &host(), Some(built.digest()));
         catalogue.set_listing(true);
         let mut listing = catalogue.0.listing.subscribe();
-        // The clock stands, and jumps only while nothing can go on: to the end of the wait for lists.
-        // From then on it runs, so that a registry is waited for.
+        // The clock is paused, and is advanced only while nothing can make progress: to the end of
+        // the wait for lists. From then on it runs, so that the test waits for a real registry.
         let clock = async {
             listing.wait_for(|listing| !listing).await.unwrap();
             tokio::time::resume();

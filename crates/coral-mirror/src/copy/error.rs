@@ -72,7 +72,7 @@ impl CopyError {
     }
 
     /// Adds the number of bytes that were to be written.
-    pub(super) fn of_bytes(mut self, bytes: u64) -> Self {
+    pub(super) fn with_needed_bytes(mut self, bytes: u64) -> Self {
         if let Kind::Distribution { needed, .. } = &mut self.0 {
             *needed = bytes;
         }

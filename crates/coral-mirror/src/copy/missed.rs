@@ -21,7 +21,7 @@ pub struct Missed {
 }
 
 impl Missed {
-    pub(super) fn of(error: &CopyError) -> Self {
+    pub(super) fn from_error(error: &CopyError) -> Self {
         Self {
             count: 1,
             first: Some(error_chain(error)),
@@ -68,7 +68,7 @@ mod tests {
             host: "quay.io".to_owned(),
             wait: Duration::from_secs(5),
         };
-        let limited = Missed::of(&CopyError::at(Side::Source, closed));
+        let limited = Missed::from_error(&CopyError::at(Side::Source, closed));
         assert!(limited.may_pass() && !limited.may_pass_soon());
         let cut = Missed {
             count: 1,

@@ -1,9 +1,9 @@
-//! Getting a blob to the destination without sending its bytes: what is tried before they are sent.
+//! Gets a blob to the destination without sending its bytes: the attempts before an upload.
 
 use coral_distribution::{BlobPush, Upload};
 use coral_image::{Descriptor, RepositoryPath};
 
-use super::catalogue::{Before, FirstPush, MountHints};
+use super::catalogue::{FirstPush, MountHints, PushPreparation};
 use super::error::Side;
 use super::{CopyError, CopyRequest};
 
@@ -29,19 +29,19 @@ pub(super) async fn look<'r>(
         return (mount_from, None);
     };
     match candidates.before_push().await {
-        Before::Nothing => (mount_from, None),
-        Before::Look => {
+        PushPreparation::Nothing => (mount_from, None),
+        PushPreparation::SearchCatalogue => {
             let other = find(request, blob).await;
             (other.map_or(mount_from, MountFrom::At), None)
         }
-        Before::Push(first) => (mount_from, Some(first)),
+        PushPreparation::Push(first) => (mount_from, Some(first)),
     }
 }
 
 impl FirstPush<'_> {
     /// Records the registry's answer; returns whether it gives no hints.
     pub(super) fn gets_no_hints(self, upload: &Upload) -> bool {
-        let gives_hints = upload.tells_of_mounts();
+        let gives_hints = upload.reports_mountable_blobs();
         self.answered(if gives_hints {
             MountHints::Given
         } else {

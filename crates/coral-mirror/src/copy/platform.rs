@@ -38,7 +38,7 @@ pub async fn check_platforms(
         return Ok(None);
     };
     let config = read(endpoint, config).await?;
-    Ok(hold_against(&config, platforms).err())
+    Ok(check_configuration(&config, platforms).err())
 }
 
 /// The same for the root of a copy, at the pace of its source.
@@ -52,7 +52,7 @@ pub(super) async fn check(
     };
     let read: Result<_, AskError> = source.ask(|| read(&source.endpoint, config)).await;
     let read = read.map_err(|error| CopyError::at(Side::Source, error))?;
-    hold_against(&read, platforms)
+    check_configuration(&read, platforms)
 }
 
 /// Whether the configuration of an image with a single manifest is for none of the platforms;
@@ -66,7 +66,7 @@ pub(crate) async fn is_for_another(
         return false;
     };
     let read = read(endpoint, config).await;
-    read.is_ok_and(|config| hold_against(&config, platforms).is_err())
+    read.is_ok_and(|config| check_configuration(&config, platforms).is_err())
 }
 
 /// The configuration to read; `None` for an index, and for artifacts, which have no platform.
@@ -88,8 +88,8 @@ async fn read(endpoint: &Endpoint, config: &Descriptor) -> Result<Vec<u8>, Error
 
 /// Compares a configuration with the platforms. One that names no platform is for none in
 /// particular, and is accepted.
-fn hold_against(config: &[u8], platforms: &[PlatformPattern]) -> Result<(), CopyError> {
-    let Some(platform) = platform_of(config) else {
+fn check_configuration(config: &[u8], platforms: &[PlatformPattern]) -> Result<(), CopyError> {
+    let Some(platform) = configuration_platform(config) else {
         return Ok(());
     };
     if platforms.iter().any(|wanted| wanted.accepts(&platform)) {
@@ -103,7 +103,7 @@ fn hold_against(config: &[u8], platforms: &[PlatformPattern]) -> Result<(), Copy
     .into())
 }
 
-fn platform_of(config: &[u8]) -> Option<Platform> {
+fn configuration_platform(config: &[u8]) -> Option<Platform> {
     let config: Config = serde_json::from_slice(config).ok()?;
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let (os, architecture) = (given(config.os)?, given(config.architecture)?);
@@ -124,9 +124,9 @@ mod tests {
     #[test]
     fn a_configuration_for_another_platform_is_refused_with_both_names() {
         let config = br#"{"os":"linux","architecture":"amd64"}"#;
-        hold_against(config, &patterns(&["linux/amd64"])).unwrap();
-        hold_against(config, &patterns(&["linux/arm64", "linux/*"])).unwrap();
-        let refused = hold_against(config, &patterns(&["linux/arm64"])).unwrap_err();
+        check_configuration(config, &patterns(&["linux/amd64"])).unwrap();
+        check_configuration(config, &patterns(&["linux/arm64", "linux/*"])).unwrap();
+        let refused = check_configuration(config, &patterns(&["linux/arm64"])).unwrap_err();
         assert_eq!(refused.category(), "no_platform");
         let said = refused.to_string();
         assert!(
@@ -145,7 +145,7 @@ mod tests {
             r#"{"os":"","architecture":""}"#,
             r#"{"os":"linux"}"#,
         ] {
-            hold_against(config.as_bytes(), &wanted).unwrap();
+            check_configuration(config.as_bytes(), &wanted).unwrap();
         }
     }
 }

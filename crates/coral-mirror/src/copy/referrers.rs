@@ -91,7 +91,7 @@ impl ImageReferrers {
     fn take_in(&mut self, found: Result<Option<Referrer>, CopyError>) {
         match found {
             Ok(referrer) => self.referrers.extend(referrer),
-            Err(error) => self.missed.add(Missed::of(&error)),
+            Err(error) => self.missed.add(Missed::from_error(&error)),
         }
     }
 
@@ -144,7 +144,7 @@ async fn find_for(
     let mut versions = vec![];
     match listed {
         Ok(listed) => versions.extend(listed.iter().map(|d| Version::Digest(d.digest))),
-        Err(error) => found.missed.add(Missed::of(&error)),
+        Err(error) => found.missed.add(Missed::from_error(&error)),
     }
     versions.extend(cosign_tags(&subject));
     let questions = versions

@@ -19,7 +19,7 @@ pub struct CopySide {
     pub registry: String,
     /// The repository's path; a layout has none.
     pub path: Option<RepositoryPath>,
-    /// The request rate; `None` is no limit.
+    /// The request rate; `None` means no limit.
     pub(crate) pace: Option<Arc<Pace>>,
     /// The rate limit that it reports.
     pub(crate) rate_limit: Option<watch::Receiver<Option<RateLimit>>>,

@@ -99,7 +99,7 @@ impl fmt::Display for Sparse {
 
 /// Whether a copy leaves a layer at its URLs, whatever the source has.
 pub(crate) fn is_left_out(blob: &Descriptor, foreign_layers: bool) -> bool {
-    !foreign_layers && blob.stays_at_its_urls()
+    !foreign_layers && blob.must_not_be_distributed()
 }
 
 /// Which of the blobs that a copy needs are foreign and not copied, and why.

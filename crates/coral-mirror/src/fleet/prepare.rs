@@ -140,7 +140,7 @@ pub fn prepare<L: Lookup>(
     let settings = mirror.settings().map_err(PrepareError::Settings)?;
     // As JSON without absent fields, so that a newer version computes the same digest.
     let namespace = metadata::namespace(&mirror.metadata);
-    let mut named = Named {
+    let mut named = References {
         namespace,
         lookup,
         seen: format!("{:?}", mirror.spec).into_bytes(),
@@ -236,14 +236,14 @@ impl Prepared {
 }
 
 /// The objects that a mirror refers to.
-struct Named<'a, L> {
+struct References<'a, L> {
     namespace: &'a str,
     lookup: &'a L,
     /// Everything the mirror depends on, for its fingerprint.
     seen: Vec<u8>,
 }
 
-impl<L: Lookup> Named<'_, L> {
+impl<L: Lookup> References<'_, L> {
     fn registry(&mut self, name: &str) -> Result<NamedRegistry, PrepareError<L::Error>> {
         let field = REGISTRY_NAME;
         let registry = self.lookup.registry(self.namespace, name);

@@ -39,15 +39,15 @@ const SLOWEST: f64 = 0.02;
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// To look whether something changed.
+    /// Checks whether something has changed.
     Check,
-    /// To get what is missing.
+    /// Fetches missing content.
     Copy,
 }
 
-/// What is left of an allowance, as the registry reports it.
+/// The rest of an allowance, as the registry reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Budget {
+pub(crate) struct Allowance {
     /// Requests of the whole allowance.
     pub(crate) limit: u64,
     /// Requests left.
@@ -56,7 +56,7 @@ pub(crate) struct Budget {
     pub(crate) renews: Instant,
 }
 
-impl Budget {
+impl Allowance {
     /// Whether one more request may be sent in addition to those in flight, whose cost the registry
     /// has not yet reported. Checks stop when a tenth is left: the rest is for missing content.
     fn allows(&self, purpose: Purpose, in_flight: u32) -> bool {
@@ -70,7 +70,7 @@ impl Budget {
 
 /// When a request may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum Admission {
     Now,
     At(Instant),
     WhenOneEnds,
@@ -82,10 +82,10 @@ pub(super) struct Tempo {
     in_flight: u32,
     rate: Option<Rate>,
     /// The last refusal or failure: requests that were sent before it do not count again.
-    stumbled: Option<Instant>,
+    backed_off: Option<Instant>,
     refusals_in_a_row: u32,
     closed_until: Option<Instant>,
-    budget: Option<Budget>,
+    budget: Option<Allowance>,
 }
 
 /// The rate, from the first refusal on.
@@ -112,7 +112,7 @@ impl Default for Tempo {
             window: FIRST_WINDOW,
             in_flight: 0,
             rate: None,
-            stumbled: None,
+            backed_off: None,
             refusals_in_a_row: 0,
             closed_until: None,
             budget: None,
@@ -123,9 +123,9 @@ impl Default for Tempo {
 impl Tempo {
     /// Whether a request may be sent now; if so, it counts as in flight until it
     /// [ends](Self::ended).
-    pub(super) fn admit(&mut self, now: Instant, purpose: Purpose) -> Turn {
+    pub(super) fn admit(&mut self, now: Instant, purpose: Purpose) -> Admission {
         if let Some(until) = self.closed_until.filter(|until| *until > now) {
-            return Turn::At(until);
+            return Admission::At(until);
         }
         if self.budget.is_some_and(|budget| budget.renews <= now) {
             self.budget = None;
@@ -135,21 +135,21 @@ impl Tempo {
         {
             // Requests in flight may turn out to cost nothing.
             return match self.in_flight {
-                0 => Turn::At(budget.renews),
-                _ => Turn::WhenOneEnds,
+                0 => Admission::At(budget.renews),
+                _ => Admission::WhenOneEnds,
             };
         }
         if f64::from(self.in_flight) >= self.window.floor().max(1.0) {
-            return Turn::WhenOneEnds;
+            return Admission::WhenOneEnds;
         }
         if let Some(rate) = &mut self.rate {
             if rate.next > now {
-                return Turn::At(rate.next);
+                return Admission::At(rate.next);
             }
             rate.advance(now);
         }
         self.in_flight += 1;
-        Turn::Now
+        Admission::Now
     }
 
     /// An admitted request has ended, whatever its result.
@@ -174,7 +174,7 @@ impl Tempo {
 
     /// The registry refused the request as one too many, and may have stated how long to wait.
     pub(super) fn refused(&mut self, sent: Instant, now: Instant, wait: Option<Duration>) {
-        let first = self.stumbles(sent, now);
+        let first = self.back_off(sent, now);
         if first {
             self.refusals_in_a_row += 1;
             if let Some(rate) = &mut self.rate {
@@ -199,7 +199,7 @@ impl Tempo {
     /// The request failed in a way that less load may help against: no connection, no answer, a
     /// 5xx.
     pub(super) fn failed(&mut self, sent: Instant, now: Instant) {
-        self.stumbles(sent, now);
+        self.back_off(sent, now);
     }
 
     /// How many more requests the registry takes, if it has reported that and the report is still
@@ -210,15 +210,15 @@ impl Tempo {
     }
 
     /// Records what the registry reports as left.
-    pub(super) fn observed(&mut self, budget: Budget) {
+    pub(super) fn observed(&mut self, budget: Allowance) {
         self.budget = Some(budget);
     }
 
     /// Halves the window, once for all requests that were in flight together.
-    fn stumbles(&mut self, sent: Instant, now: Instant) -> bool {
-        let first = self.stumbled.is_none_or(|before| sent > before);
+    fn back_off(&mut self, sent: Instant, now: Instant) -> bool {
+        let first = self.backed_off.is_none_or(|before| sent > before);
         if first {
-            self.stumbled = Some(now);
+            self.backed_off = Some(now);
             self.window = (self.window / 2.0).max(1.0);
         }
         first

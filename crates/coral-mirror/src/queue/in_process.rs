@@ -183,7 +183,9 @@ mod tests {
 
     fn job_from(host: &str, tag: &str) -> Job {
         let source = ImageRef::parse(&format!("{host}/org/app:{tag}")).unwrap();
-        let key = Key::of(&ImageRef::parse(&format!("mirror:5000/{host}/org/app:{tag}")).unwrap());
+        let key = Key::from_reference(
+            &ImageRef::parse(&format!("mirror:5000/{host}/org/app:{tag}")).unwrap(),
+        );
         Job {
             completes: None,
             key,
@@ -258,7 +260,7 @@ mod tests {
         }
     }
 
-    /// Regression: one source that dripped held every worker of the process.
+    /// Regression: one source that sent its bytes too slowly held every worker of the process.
     #[tokio::test]
     async fn a_host_with_enough_in_work_lets_others_by() {
         let queue = InProcess::default();

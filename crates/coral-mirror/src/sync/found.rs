@@ -13,7 +13,7 @@ use crate::outcome::Failure;
 use crate::progress::{Event, Key, MovedAt};
 use crate::prune::PruneError;
 use crate::queue::Queue;
-use crate::state::{Cause, cause_of};
+use crate::state::{Cause, retry_cause};
 
 impl<Q: Queue> Driver<Q> {
     pub(super) fn fold_in_expanded(
@@ -65,7 +65,7 @@ impl<Q: Queue> Driver<Q> {
         wanted.extend(vanished);
         if unlisted.is_some() {
             // Images that are known to be gone are not forgotten because of that.
-            let known = self.ledger.gone_of(repository).into_iter();
+            let known = self.ledger.gone_images(repository).into_iter();
             let new = known.filter(|gone| wanted.iter().all(|wanted| wanted.key != gone.key));
             let new: Vec<Wanted> = new.collect();
             wanted.extend(new);
@@ -112,7 +112,7 @@ impl<Q: Queue> Driver<Q> {
         }
         match compared {
             Ok(Difference::None { digest, sparse }) => {
-                self.ledger.not_drifted(key);
+                self.ledger.clear_drift(key);
                 self.found(key, digest, sparse).await;
             }
             Ok(Difference::SourceGone { digest }) => {
@@ -166,7 +166,7 @@ impl<Q: Queue> Driver<Q> {
     }
 
     pub(super) fn is_there(&mut self, key: &Key, digest: Digest, sparse: Sparse) {
-        let arrival = Arrival::Found { sparse };
+        let arrival = Arrival::Present { sparse };
         let now = self.now();
         if let Some(wanted) = self.ledger.succeeded(key, digest, arrival, now) {
             self.observe(&wanted, &Event::UpToDate { digest });
@@ -198,7 +198,7 @@ impl<Q: Queue> Driver<Q> {
     }
 
     /// The source of a copy: for a pinned tag, the image that was mirrored.
-    pub(super) fn source_of(&self, wanted: &Wanted) -> ImageRef {
+    pub(super) fn copy_source(&self, wanted: &Wanted) -> ImageRef {
         let is_tag = wanted.key.version.digest().is_none();
         let held = self.ledger.held(&wanted.key);
         match (self.mirror.settings.drift, held) {
@@ -229,7 +229,7 @@ fn unknown(error: &ExpandError) -> Failure {
 }
 
 fn unlistable(error: Error) -> Failure {
-    let (category, cause) = (error.category().as_str().into(), cause_of(&error));
+    let (category, cause) = (error.category().as_str().into(), retry_cause(&error));
     Failure {
         error: error_chain(&PruneError::List(error)),
         category,

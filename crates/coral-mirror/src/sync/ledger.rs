@@ -22,10 +22,10 @@ use super::summary::{Repositories, Summary};
 use crate::expand::Wanted;
 use crate::outcome::Failure;
 use crate::progress::Key;
-use crate::state::{Cause, ImageProgress, ImageState, Lack, RetryPolicy, Until};
+use crate::state::{Cause, ImageProgress, ImageState, MissingSpace, RetryPolicy, Until};
 use agenda::Agenda;
 pub(super) use image::Arrival;
-use image::{Image, Phase, turn_of};
+use image::{Image, Phase, verification_phase};
 pub(super) use record::Trust;
 
 /// Attempts in a row at a host whose name does not exist; the next one is in the next pass. The
@@ -218,9 +218,9 @@ impl Ledger {
     /// Every change of an image goes through here, so that the agenda follows.
     fn change<R>(&mut self, key: &Key, change: impl FnOnce(&mut Image) -> R) -> Option<R> {
         let image = self.images.get_mut(key)?;
-        self.agenda.leaves(key, image);
+        self.agenda.remove(key, image);
         let result = change(image);
-        self.agenda.joins(key, image);
+        self.agenda.add(key, image);
         Some(result)
     }
 
@@ -239,7 +239,7 @@ impl Ledger {
             .collect();
         for key in gone {
             if let Some(image) = self.images.remove(&key) {
-                self.agenda.leaves(&key, &image);
+                self.agenda.remove(&key, &image);
             }
         }
         self.joined(repository, wanted, now);
@@ -258,7 +258,7 @@ impl Ledger {
             });
             if again.is_none() {
                 let image = Image::new(wanted, repository);
-                self.agenda.joins(&key, &image);
+                self.agenda.add(&key, &image);
                 self.images.insert(key, image);
             }
         }
@@ -343,9 +343,11 @@ impl Ledger {
                 // A repaired image is verified at once: some registries keep the damaged content.
                 Arrival::Copied { .. } if image.repairs > 0 => Some(Duration::ZERO),
                 Arrival::Copied { .. } => Some(verify.every),
-                Arrival::Found { .. } if first && verify.at_once => Some(Duration::ZERO),
-                Arrival::Found { .. } if first => Some(verify.every.mul_f64(turn_of(key))),
-                Arrival::Found { .. } => None,
+                Arrival::Present { .. } if first && verify.at_once => Some(Duration::ZERO),
+                Arrival::Present { .. } if first => {
+                    Some(verify.every.mul_f64(verification_phase(key)))
+                }
+                Arrival::Present { .. } => None,
             });
             if let Some(wait) = wait {
                 image.verify_at = now.checked_add(wait).ok();
@@ -356,7 +358,7 @@ impl Ledger {
                     (image.sparse, image.missed) = (sparse, missed);
                     (image.layers_asked, image.layers_failed) = (Some(now), false);
                 }
-                Arrival::Found { sparse } => image.sparse = sparse.or_known(image.sparse),
+                Arrival::Present { sparse } => image.sparse = sparse.or_known(image.sparse),
             }
             image.wanted.clone()
         })
@@ -370,7 +372,7 @@ impl Ledger {
         jitter: f64,
     ) -> Option<(Wanted, ImageProgress)> {
         let (policy, until) = (self.policy_for(&failure), self.until);
-        let is_of_unknown_host = failure.is_of_unknown_host();
+        let is_unknown_host = failure.is_unknown_host();
         self.change(key, |image| {
             image.phase = Phase::Resting;
             image.looked = Some(now);
@@ -378,13 +380,13 @@ impl Ledger {
                 (Cause::NoRoom { needed }, Until::Stopped) => {
                     image
                         .status
-                        .waits_for_room(Lack { needed, free: None }, now);
+                        .wait_for_space(MissingSpace { needed, free: None }, now);
                 }
                 (cause, _) => image
                     .status
                     .failed(failure.error, cause, policy, now, jitter),
             }
-            if is_of_unknown_host {
+            if is_unknown_host {
                 wait_for_host(&mut image.status, now);
             }
             until.bounds(&mut image.status);
@@ -400,13 +402,13 @@ impl Ledger {
         jitter: f64,
     ) -> ImageProgress {
         let policy = self.policy_for(&failure);
-        let is_of_unknown_host = failure.is_of_unknown_host();
+        let is_unknown_host = failure.is_unknown_host();
         let repository = &mut self.repositories[repository];
         repository.phase = Phase::Resting;
         repository
             .status
             .failed(failure.error, failure.cause, policy, now, jitter);
-        if is_of_unknown_host {
+        if is_unknown_host {
             wait_for_host(&mut repository.status, now);
         }
         self.until.bounds(&mut repository.status);
@@ -416,7 +418,7 @@ impl Ledger {
     fn policy_for(&self, failure: &Failure) -> RetryPolicy {
         let limit = match self.until {
             Until::OnePass if failure.cause.ends_at_once() => 1,
-            _ if failure.is_of_unknown_host() => self.policy.limit.min(TRIES_OF_UNKNOWN_HOST),
+            _ if failure.is_unknown_host() => self.policy.limit.min(TRIES_OF_UNKNOWN_HOST),
             _ => self.policy.limit,
         };
         RetryPolicy {

@@ -34,8 +34,8 @@ impl<Q: Queue> Driver<Q> {
             error: &error,
             category: &category,
             attempts: status.attempts,
-            standing: status.standing(),
-            next: NextTry::of(&status, cause, now),
+            level: status.level(),
+            next: NextTry::after_failure(&status, cause, now),
         };
         self.observe(&wanted, &event);
     }
@@ -73,8 +73,8 @@ impl<Q: Queue> Driver<Q> {
             error: &error,
             category: &category,
             attempts: status.attempts,
-            standing: status.standing(),
-            next: NextTry::of(&status, cause, now),
+            level: status.level(),
+            next: NextTry::after_failure(&status, cause, now),
         };
         self.observe_as(&source, None, &event);
     }

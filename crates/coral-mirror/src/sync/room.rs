@@ -6,7 +6,7 @@ use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 
 use super::timing::shifted;
-use super::{Driver, Found};
+use super::{BackgroundResult, Driver};
 use crate::progress::Event;
 use crate::queue::Queue;
 
@@ -17,7 +17,7 @@ const LOOK_RARELY: Duration = Duration::from_mins(10);
 
 /// When a full destination is asked for its free space.
 #[derive(Debug, Default)]
-pub(super) struct RoomWatch {
+pub(super) struct SpaceWatch {
     /// `None` is at once.
     next: Option<Timestamp>,
     is_asking: bool,
@@ -25,7 +25,7 @@ pub(super) struct RoomWatch {
     told: bool,
 }
 
-impl RoomWatch {
+impl SpaceWatch {
     /// When the destination is asked next, while this many images wait.
     pub(super) fn next_look(&self, waiting: usize) -> Option<Timestamp> {
         let asks = waiting > 0 && !self.is_asking;
@@ -74,7 +74,7 @@ impl<Q: Queue> Driver<Q> {
             let room = access
                 .destination_client
                 .room(&access.destination, credentials);
-            Found::Room(room.await)
+            BackgroundResult::Room(room.await)
         };
         self.questions.push(asked.boxed());
     }
@@ -102,7 +102,7 @@ mod tests {
             (Err(()), None, 1010),
             (Ok(None), None, 1600),
         ] {
-            let mut watch = RoomWatch::default();
+            let mut watch = SpaceWatch::default();
             assert_eq!(watch.answered(answer, at(1000)), room);
             assert_eq!(watch.next_look(1), Some(at(next)), "{answer:?}");
         }
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_delays_no_question() {
-        let mut watch = RoomWatch::default();
+        let mut watch = SpaceWatch::default();
         watch.answered::<()>(Ok(Some(0)), at(100_000));
         watch.shift(SignedDuration::from_secs(-50_000));
         assert_eq!(watch.next_look(1), Some(at(50_010)));

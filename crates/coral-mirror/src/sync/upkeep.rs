@@ -7,16 +7,16 @@ use coral_api::VerifyBy;
 use coral_image::{Digest, Repository, Version, error_chain};
 use futures::FutureExt;
 
-use super::guard::Judgement;
-use super::{Driver, Found};
+use super::guard::GuardVerdict;
+use super::{BackgroundResult, Driver};
 use crate::copy::CopyError;
 use crate::expand::Wanted;
 use crate::inspect::Confirmation;
 use crate::outcome::Failure;
 use crate::progress::{Event, Key};
-use crate::prune::{Caution, Destination, PruneError, Pruned, Wishes, prune};
+use crate::prune::{Caution, CombinedClaims, Destination, PruneError, Pruned, prune};
 use crate::queue::Queue;
-use crate::state::{Cause, Until, cause_of};
+use crate::state::{Cause, Until, retry_cause};
 use crate::verify::verify;
 
 /// If an image is found damaged this many times in a row, copying does not repair it.
@@ -39,7 +39,7 @@ impl<Q: Queue> Driver<Q> {
                 let found = verify(&destination, digest, &wanted, layers, by)
                     .boxed()
                     .await;
-                Found::Verified(wanted.key, found)
+                BackgroundResult::Verified(wanted.key, found)
             }
             .boxed(),
         );
@@ -129,23 +129,26 @@ impl<Q: Queue> Driver<Q> {
         if !self.ledger.is_quiet() {
             return;
         }
-        if self.judge() != Judgement::Open {
+        if self.judge() != GuardVerdict::Open {
             self.to_prune.clear();
         }
         let (destination, places) = (self.mirror.destination(), self.mirror.places());
         for repository in self.to_prune.clone() {
             let place = &places[repository];
             if settings.delete_gone {
-                self.claim_known(repository, &self.ledger.wanted_of(repository, true));
+                self.claim_known(repository, &self.ledger.remaining_images(repository, true));
             }
-            let wishes = self.claims.borrow_and_update().of(&destination, place);
-            let wanted = match wishes {
-                Wishes::NotYet => continue,
-                Wishes::Unknown => {
+            let claims = self
+                .claims
+                .borrow_and_update()
+                .combined(&destination, place);
+            let wanted = match claims {
+                CombinedClaims::NotYet => continue,
+                CombinedClaims::Unknown => {
                     self.hold_back(repository, &destination, place);
                     continue;
                 }
-                Wishes::Known(wanted) => wanted,
+                CombinedClaims::Known(wanted) => wanted,
             };
             self.to_prune.remove(&repository);
             self.held_back.remove(&repository);
@@ -156,7 +159,7 @@ impl<Q: Queue> Driver<Q> {
             self.questions.push(
                 async move {
                     let pruned = prune(&destination, &wanted, &settings, &caution).await;
-                    Found::Pruned(repository, pruned)
+                    BackgroundResult::Pruned(repository, pruned)
                 }
                 .boxed(),
             );
@@ -185,25 +188,25 @@ impl<Q: Queue> Driver<Q> {
     }
 
     /// Judges whether tags may be deleted, by how many images vanished.
-    fn judge(&mut self) -> Judgement {
+    fn judge(&mut self) -> GuardVerdict {
         let (vanished, images) = self.ledger.vanished();
         let judgement = self.guard.judge(vanished, images);
         let event = match judgement {
-            Judgement::Open | Judgement::Paused => return judgement,
-            Judgement::Pauses { vanished: new } => Event::PruningPaused {
+            GuardVerdict::Open | GuardVerdict::Paused => return judgement,
+            GuardVerdict::Pauses { vanished: new } => Event::PruningPaused {
                 new,
                 vanished,
                 images,
             },
-            Judgement::Grows => Event::PruningStaysPaused { vanished, images },
+            GuardVerdict::Grows => Event::PruningStaysPaused { vanished, images },
         };
         self.observe_as(&self.mirror.name, None, &event);
         judgement
     }
 
-    /// No caution is needed in a single pass, which a person starts who can look at its plan, or
-    /// for tags that are named one by one, unless images that the source reports as gone are
-    /// deleted.
+    /// Chooses how far to trust the selection. It is trusted in a single pass, which a person
+    /// starts who can look at its plan, and for tags that are named one by one, unless images that
+    /// the source reports as gone are deleted.
     fn caution(&mut self, repository: usize, delete_gone: bool) -> Caution {
         let is_listed = self.mirror.settings.repositories[repository]
             .filter
@@ -235,7 +238,7 @@ impl<Q: Queue> Driver<Q> {
                 let failure = Failure {
                     error: error_chain(&error),
                     category: error.source_error().category().as_str().into(),
-                    cause: cause_of(error.source_error()),
+                    cause: retry_cause(error.source_error()),
                 };
                 return self.repository_failed(repository, failure);
             }

@@ -1,4 +1,4 @@
-//! What the outcome of a copy means to a mirror that waits for the image. Pure.
+//! Decides what the outcome of a copy means for a mirror that waits for the image. Pure.
 
 use std::time::Duration;
 
@@ -91,7 +91,7 @@ mod tests {
     fn wanted(referrers: bool) -> Wanted {
         Wanted {
             source: ImageRef::parse("quay.io/a:1").unwrap(),
-            key: Key::of(&ImageRef::parse("mirror:5000/quay.io/a:1").unwrap()),
+            key: Key::from_reference(&ImageRef::parse("mirror:5000/quay.io/a:1").unwrap()),
             platforms: vec![],
             foreign_layers: false,
             referrers,

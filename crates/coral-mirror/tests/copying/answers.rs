@@ -1,5 +1,4 @@
-//! Answers that are not what was asked for, accessories that are refused, and ends of a copy that
-//! do not fit.
+//! Wrong answers, refused referrers, and images that do not match the request.
 
 use coral_distribution::Layout;
 use coral_image::{Digest, ManifestKind, Tag, Version, media_type};
@@ -192,7 +191,7 @@ async fn a_copy_that_looks_first_writes_nothing_where_all_is_there_and_mends_wha
     pair.destination.clear_requests();
     assert!(copier.copy(&request).await.unwrap().up_to_date);
     assert_eq!(writes(&pair.destination), 0);
-    // Another image under the name, and the first one by digest still there.
+    // Another image has the name, and the first one still exists by its digest.
     let other = ImageBuilder::new(7).build().tagged("1");
     pair.destination.load("here/app", &other);
     assert!(!copier.copy(&request).await.unwrap().up_to_date);
@@ -268,7 +267,7 @@ async fn an_image_of_one_manifest_for_another_platform_is_refused_as_an_index_is
     }
     request.options.platforms = vec![PlatformPattern::parse("linux/*").unwrap()];
     copier.copy(&request).await.unwrap();
-    // An artifact is for no platform.
+    // An artifact has no platform.
     request.source_version = Version::Tag(Tag::parse("sbom").unwrap());
     request.options.platforms = vec![PlatformPattern::parse("windows/*").unwrap()];
     copier.copy(&request).await.unwrap();

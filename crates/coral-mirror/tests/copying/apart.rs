@@ -1,4 +1,4 @@
-//! What one source does is no concern of another's: neither its slowness, nor what it names.
+//! Sources do not affect each other, neither by slowness nor by the digests that they name.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn engine() -> Engine {
     )
 }
 
-/// Regression: a source that named a digest was given the blob of another repository.
+/// Regression: a source that named a digest got the blob of another repository.
 #[tokio::test]
 async fn a_blob_that_the_source_has_not_is_not_mounted_from_elsewhere() {
     let pair = Pair::start().await;
@@ -44,7 +44,7 @@ async fn a_blob_that_the_source_has_not_is_not_mounted_from_elsewhere() {
     }
 }
 
-/// What Coral's registry says of a blob that another repository has.
+/// The answer of Coral's registry about a blob that another repository has.
 fn elsewhere() -> Fault {
     let (name, value) = ("coral-blob-elsewhere".to_owned(), "true".to_owned());
     Fault::new(Effect::SetHeader { name, value }).method("POST")
@@ -82,14 +82,14 @@ async fn a_blob_that_the_source_has_not_is_not_mounted_from_anywhere() {
     }
 }
 
-/// Regression: the size that a manifest names was not compared with the source.
+/// Regression: the size in a manifest was not compared with the source.
 #[tokio::test]
 async fn a_blob_of_another_size_than_the_source_has_is_not_mounted_from_elsewhere() {
     let pair = Pair::start().await;
     let built = image(1);
     pair.source.load("team/one", &built);
     let root = String::from_utf8(built.root().bytes.to_vec()).unwrap();
-    // The same layer, but larger than it is.
+    // The manifest names the same layer with a larger size.
     let bytes = bytes::Bytes::from(root.replace("60000", "60001"));
     let mut lying = built.clone();
     let manifest = lying.manifests.last_mut().unwrap();
@@ -107,7 +107,7 @@ async fn a_blob_of_another_size_than_the_source_has_is_not_mounted_from_elsewher
     assert_eq!(pair.destination.blob("here/two", layer), None);
 }
 
-/// Regression: one source that hardly sent anything held every worker of the process.
+/// Regression: one source that sent hardly any bytes held every worker of the process.
 #[tokio::test]
 async fn a_source_that_falls_silent_holds_up_its_own_images_only() {
     let silent = Pair::start().await;
@@ -127,7 +127,7 @@ async fn a_source_that_falls_silent_holds_up_its_own_images_only() {
     let slow = silent.described("default/slow", &names);
     let slow = engine.run(slow, Until::Stopped, stop.clone(), |_| {});
     let good = async {
-        // Everything that the silent source may hold is held.
+        // The silent source holds as many workers as it may.
         let reads = |rs: &[coral_testkit::Recorded]| {
             let read =
                 |r: &&coral_testkit::Recorded| r.method == "GET" && r.path.contains("/blobs/");
@@ -145,13 +145,13 @@ async fn a_source_that_falls_silent_holds_up_its_own_images_only() {
     assert_eq!(passed.summary.mirrored, 1);
 }
 
-/// Regression: what one copy moved was counted by every mirror that wanted the image.
+/// Regression: the bytes of one copy were counted by every mirror that wanted the image.
 #[tokio::test]
 async fn two_mirrors_of_one_image_count_its_bytes_once() {
     let pair = Pair::start().await;
     let built = image(1);
     pair.source.load("app", &built);
-    // The copy begins when both have asked.
+    // The copy begins when both mirrors have asked for it.
     let gate = || Effect::Hold { gate: "go".into() };
     pair.source
         .fault(Fault::new(gate()).method("GET").path("/manifests/"));
@@ -175,7 +175,7 @@ async fn two_mirrors_of_one_image_count_its_bytes_once() {
     assert_eq!(one.moved + two.moved, built.blob_bytes());
 }
 
-/// A destination that refuses a manifest may have lost blobs: each is asked for again.
+/// A destination that refuses a manifest may have lost blobs: each of them is checked again.
 #[tokio::test]
 async fn after_a_refused_manifest_no_blob_is_believed_to_be_there() {
     let pair = Pair::start().await;

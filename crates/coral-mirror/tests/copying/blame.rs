@@ -5,7 +5,7 @@ use coral_image::error_chain;
 
 use super::*;
 
-/// A layout with this image, as a place to copy from.
+/// A layout with this image, as a source of a copy.
 async fn layout_of(pair: &Pair, dir: &std::path::Path) -> CopySide {
     let mut request = pair.request("team/app:1", "here/app:1");
     let layout = Layout::new(dir);
@@ -18,7 +18,7 @@ async fn fails(request: &CopyRequest) -> String {
     error_chain(&Copier::default().copy(request).await.unwrap_err())
 }
 
-/// Regression: the destination was blamed for what the source's folder had.
+/// Regression: the destination was blamed for a fault in the source's folder.
 #[tokio::test]
 async fn a_broken_layout_is_the_sources_fault() {
     let pair = Pair::start().await;
@@ -29,7 +29,7 @@ async fn a_broken_layout_is_the_sources_fault() {
     request.source = layout_of(&pair, dir.path()).await;
     let (layer, _) = built.blobs.iter().find(|(_, b)| b.len() == 60_000).unwrap();
     let file = dir.path().join("blobs/sha256").join(layer.hex());
-    // Of the right length, but wrong; too short; gone.
+    // The blob has the right length but the wrong content; it is too short; it is gone.
     for bytes in [Some(vec![7; 60_000]), Some(vec![7; 10]), None] {
         match &bytes {
             Some(bytes) => std::fs::write(&file, bytes).unwrap(),
@@ -42,7 +42,7 @@ async fn a_broken_layout_is_the_sources_fault() {
     }
 }
 
-/// Regression: a cut behind a redirect of the source was the destination's fault.
+/// Regression: an interruption behind a redirect of the source was attributed to the destination.
 #[tokio::test]
 async fn a_server_behind_the_source_is_the_sources_fault() {
     let pair = Pair::start().await;

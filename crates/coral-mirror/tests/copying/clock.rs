@@ -1,4 +1,4 @@
-//! A mirror whose machine has its wall clock set.
+//! A mirror on a machine whose wall clock is set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Deaf, Pair, image};
 
-/// The clocks of the machine, with a wall clock that a test sets, by seconds.
+/// The clocks of the machine; a test sets the wall clock, in seconds.
 #[derive(Debug, Default)]
 struct SetClock(AtomicI64);
 
@@ -25,8 +25,8 @@ impl Clock for SetClock {
     }
 }
 
-/// Regression: a clock that was ahead and set back stopped every mirror for as long as it had been
-/// ahead.
+/// Regression: when a clock that was ahead was set back, every mirror stopped for as long as it had
+/// been ahead.
 #[tokio::test]
 async fn intervals_go_on_when_the_wall_clock_is_set_forward_and_back() {
     let pair = Pair::start().await;

@@ -1,4 +1,4 @@
-//! Mirrors that are started, restarted and stopped as the whole set of them changes.
+//! Mirrors are started, restarted and stopped as the set of them changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use coral_api::{RegistryMirror, Secret};
 use coral_distribution::{ClientOptions, HostOptions};
 use coral_image::Host;
 use coral_mirror::{
-    Applied, Begun, Completeness, Fallback, Fleet, Lookup, Member, NamedRegistry, Prepared,
+    Applied, Completeness, Fallback, Fleet, Lookup, Member, NamedRegistry, Prepared, StartedMirror,
     Summary, prepare,
 };
 
@@ -102,7 +102,7 @@ impl Pair {
             .collect()
     }
 
-    /// A mirror of one tag, that speaks plain HTTP because its entry says so.
+    /// A mirror of one tag, which uses plain HTTP because its entry says so.
     fn of(&self, name: &str, tag: &str) -> String {
         let source = self.source.host();
         let entry = format!("{{name: {source}/a/b, plainHTTP: true, tags: ['{tag}']}}");
@@ -116,12 +116,12 @@ impl Pair {
     }
 }
 
-fn names(begun: &[Begun]) -> Vec<(&str, bool)> {
+fn names(begun: &[StartedMirror]) -> Vec<(&str, bool)> {
     let named = begun.iter().map(|b| (b.name.as_str(), b.replaced));
     named.collect()
 }
 
-async fn mirrored(begun: &mut Begun) -> Summary {
+async fn mirrored(begun: &mut StartedMirror) -> Summary {
     let done = |summary: &Summary| summary.quiet && summary.mirrored == 1;
     begun.summary.wait_for(done).await.unwrap().clone()
 }

@@ -1,4 +1,4 @@
-//! Foreign layers: left out, copied where they are wanted, and missing at a source.
+//! Foreign layers: left out, copied if they are wanted, and missing at a source.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -30,7 +30,7 @@ fn manifest(media_type: &str, body: &Value) -> BuiltManifest {
     }
 }
 
-/// An image whose layer `BASE` has this type, and URLs, with the content of all layers.
+/// An image whose layer `BASE` has this type and URLs, with the content of all layers.
 fn windows(kind: &str, urls: &[&str]) -> Built {
     let mut base = named(kind, BASE);
     if !urls.is_empty() {
@@ -55,7 +55,7 @@ fn image_of(layers: &[Value]) -> Built {
     built.tagged("1")
 }
 
-/// The same with a second foreign layer, `SECOND`.
+/// The same image with a second foreign layer, `SECOND`.
 fn two_bases() -> Built {
     let urls = json!(["https://layers.example/base"]);
     let [base, second] = [BASE, SECOND].map(|content| {
@@ -72,7 +72,7 @@ fn usual() -> Built {
     windows(FOREIGN, &["https://layers.example/base"])
 }
 
-/// The same below an index.
+/// The image below an index.
 fn index_of(image: Built) -> Built {
     let child = image.root();
     let entry = json!({
@@ -124,7 +124,8 @@ async fn a_layer_that_must_not_be_distributed_stays_at_its_urls_unless_it_is_ask
         assert!(!copied.sparse.platforms && !pair.has_base("here/b"));
         let stored = pair.destination.manifest("here/b", "1").unwrap();
         assert_eq!(stored.1, built.root().bytes);
-        // The image has its name; what it lacks is brought all the same, and then nothing is.
+        // The image has its name. Its missing layers are copied all the same; the next copy has
+        // nothing to do.
         let copied = pair.copy_all("here/b:1").await;
         assert_eq!(copied.sparse.layers, Layers::Complete);
         assert_eq!(copied.moved, BASE.len() as u64);
@@ -162,7 +163,7 @@ async fn a_foreign_layer_that_the_source_does_not_have_fails_no_image() {
         assert_eq!(copied.sparse.layers, Layers::NotAtSource, "{kind}");
         assert_eq!(pair.destination.difference("here/b", &built), None);
     }
-    // A layer that names no URLs is missed, whatever its type.
+    // A layer without URLs is missed, whatever its type.
     for kind in [media_type::OCI_LAYER, FOREIGN] {
         let pair = Pair::start().await;
         let mut built = windows(kind, &[]);
@@ -211,7 +212,7 @@ async fn a_mirror_says_that_foreign_layers_are_left_out_and_brings_them_once_the
             image.sparse && message.contains("foreign layers"),
             "{message}"
         );
-        // It stays known over restarts, and the image is not taken to be damaged.
+        // This is remembered across restarts, and the image does not count as damaged.
         let verified = Mirror {
             verify: Verify::Now,
             ..without
@@ -223,7 +224,7 @@ async fn a_mirror_says_that_foreign_layers_are_left_out_and_brings_them_once_the
         assert_eq!(ended.snapshot.images[0].message, Some(message));
         let writes = |r: &Recorded| !["GET", "HEAD"].contains(&r.method.as_str());
         assert_eq!(pair.destination.count(writes), 0);
-        // Wanted now: it is brought, by a mirror that knows nothing too.
+        // The layers are wanted now: they are copied, even by a mirror without a snapshot.
         let ended = pair.pass_of(with, None, &heard).await;
         assert_eq!((ended.summary.mirrored, ended.summary.sparse), (1, 0));
         assert_eq!(
@@ -262,7 +263,7 @@ async fn a_foreign_layer_that_is_wanted_and_nowhere_is_asked_for_once() {
     assert_eq!(pair.destination.count(writes), 0);
 }
 
-/// Regression: where one foreign layer was missing, all of them could be damaged.
+/// Regression: if one foreign layer was missing, damage to any of them went unnoticed.
 #[tokio::test]
 async fn a_foreign_layer_that_is_there_is_verified_though_another_is_missing() {
     let pair = Pair::start().await;
@@ -299,7 +300,7 @@ async fn what_is_missing_of_an_image_is_a_field_and_not_only_a_message() {
     ] {
         let ended = pair.pass_of(mirror.clone(), None, &heard).await;
         assert_eq!(ended.snapshot.images[0].missing, [expected]);
-        // The words are for people: no later process reads them.
+        // The message is for people: no later process parses it.
         let mut memory = ended.snapshot.into_memory();
         assert_eq!(memory.images[0].message, None);
         memory.images[0].message = Some("in other words".to_owned());

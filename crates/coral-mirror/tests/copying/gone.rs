@@ -1,4 +1,4 @@
-//! What vanishes or moves at its source, while tags are pruned.
+//! Images that vanish or move at their source, while tags are pruned.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,8 @@ use jiff::Timestamp;
 
 use super::*;
 
-/// Everything that is said, in the words of the events' types; and what is said to be up to date.
+/// All reported events, by the names of their types; and the images that are reported as up to
+/// date.
 #[derive(Default)]
 pub(super) struct Heard(Mutex<Vec<String>>, Mutex<Vec<String>>);
 
@@ -81,7 +82,7 @@ impl Pair {
         }
     }
 
-    /// One pass of a mirror, which knows `before`.
+    /// One pass of a mirror that starts from the snapshot `before`.
     pub(super) async fn pass_of(
         &self,
         mirror: Mirror,
@@ -154,7 +155,7 @@ async fn of_a_hundred_tags_of_which_many_vanish_move_or_are_refused_none_is_lost
     let mirror = pair.mirror_with(PRUNING, &REPOSITORIES);
     let ended = pair.pass_of(mirror.clone(), None, &heard).await;
     assert_eq!(ended.summary.mirrored, 102);
-    // 30 tags vanish, 10 move, 10 are refused, and a repository is not there.
+    // 30 tags vanish, 10 move, 10 are refused, and one repository does not exist.
     for tag in numbered(0..30) {
         pair.remove(&pair.source, "a/b", &tag).await;
     }
@@ -193,7 +194,7 @@ async fn of_a_hundred_tags_of_which_many_vanish_move_or_are_refused_none_is_lost
     );
     let vanished = heard_now.iter().filter(|said| said.ends_with(" gone"));
     assert_eq!(vanished.count(), 32);
-    // All of it comes back.
+    // All tags come back.
     pair.source.clear_faults();
     pair.source.load("a/b", &images(1, &numbered(0..30)));
     let ended = pair.pass_of(mirror, Some(ended.snapshot), &heard).await;
@@ -294,7 +295,7 @@ async fn a_list_that_is_not_found_where_manifests_are_is_a_failure_and_named_tag
             known = ended.snapshot;
         }
     }
-    // It is listed again, and what is new is mirrored.
+    // The repository is listed again, and new tags are mirrored.
     pair.source.clear_faults();
     pair.source.load("a/b", &images(20, &["v3".to_owned()]));
     let keeps = pair.mirror_with(PRUNING, &what);
@@ -310,7 +311,7 @@ async fn what_vanished_is_deleted_on_request_up_to_a_fifth_and_beyond_after_a_co
     let tags = numbered(0..10);
     pair.source.load("a/b", &images(1, &tags));
     let delete = "  prune: {enabled: true, sourceGone: Delete}\n";
-    // Named one by one or listed, it is the same.
+    // It makes no difference whether tags are named one by one or listed.
     let what = "tags: [v00, v01], select: {glob: 'v*'}";
     let mirror = pair.mirror_with(delete, &[("a/b", what)]);
     let ended = pair.pass_of(mirror.clone(), None, &heard).await;
@@ -336,7 +337,7 @@ async fn what_vanished_is_deleted_on_request_up_to_a_fifth_and_beyond_after_a_co
         .await;
     assert!(paused.summary.pruning.paused);
     assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 8);
-    // The number grows, which is told; the one that was told first confirms nothing.
+    // The number grows, which is reported; the number that was reported first confirms nothing.
     pair.remove(&pair.source, "a/b", "v05").await;
     heard.take();
     let paused = pair
@@ -379,7 +380,7 @@ async fn a_tag_that_vanished_is_kept_where_another_mirror_keeps_it() {
     assert_eq!(pair.destination.tags(&pair.landed("a/b")).len(), 10);
 }
 
-/// Tag 1 is another image at the source than the one that was mirrored.
+/// Tag 1 names another image at the source than the one that was mirrored.
 async fn drifted(spec: &str) -> (Pair, Mirror, Ended, Arc<Heard>, [Digest; 2]) {
     let pair = Pair::start().await;
     let heard = Arc::new(Heard::default());
@@ -424,7 +425,7 @@ async fn a_tag_that_was_moved_in_the_mirror_is_put_back_with_one_warning() {
     let (pair, mirror, ended, heard, [mirrored, _]) = drifted("  driftPolicy: Pin\n").await;
     let strange = image(3);
     pair.destination.load(&pair.landed("a/b"), &strange);
-    // The tag moved at the source, too, and is pinned to what was mirrored.
+    // The tag moved at the source, too, and stays pinned to the mirrored image.
     let ended = pair
         .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
         .await;
@@ -438,7 +439,8 @@ async fn a_tag_that_was_moved_in_the_mirror_is_put_back_with_one_warning() {
     assert_eq!(heard.take().len(), 1, "the tag at the source is told of");
 }
 
-/// Regression: after a restart the image that was put in the mirror's place counted as mirrored.
+/// Regression: after a restart, an image that another client had put in place of the mirrored one
+/// counted as mirrored.
 #[tokio::test]
 async fn a_process_that_compares_everything_anew_knows_where_a_tag_was_moved() {
     for policy in ["Follow", "Pin"] {
@@ -460,7 +462,7 @@ async fn a_process_that_compares_everything_anew_knows_where_a_tag_was_moved() {
     }
 }
 
-/// Regression: a plan said that a pinned tag would be copied.
+/// Regression: the plan said that a pinned tag would be copied.
 #[tokio::test]
 async fn a_plan_keeps_a_tag_that_is_pinned() {
     for (policy, keeps) in [("Follow", false), ("Warn", false), ("Pin", true)] {
@@ -478,7 +480,7 @@ async fn a_plan_keeps_a_tag_that_is_pinned() {
     }
 }
 
-/// Regression: a plan named tags to delete, and no pass deleted them.
+/// Regression: the plan named tags to delete, but no pass deleted them.
 #[tokio::test]
 async fn a_plan_says_that_too_many_images_vanished_for_a_tag_to_be_deleted() {
     let pair = Pair::start().await;

@@ -1,5 +1,5 @@
-//! What a mirror leaves alone: tags and signatures that are needed, images of which it could
-//! not learn enough.
+//! Content that a mirror leaves alone: tags and signatures that are needed, and images of which it
+//! knows too little.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,7 +33,7 @@ fn signature_of(image: &Built) -> String {
     format!("{}.sig", image.fallback_tag())
 }
 
-/// Mirrors tags 1 and 2, then 1 alone; the tags that are left.
+/// Mirrors tags 1 and 2, then only 1. Returns the remaining tags.
 async fn left_without_the_second(built: &Built) -> Vec<String> {
     let pair = Pair::start().await;
     pair.source.load("a/b", built);
@@ -159,7 +159,7 @@ async fn more_than_half_of_the_tags_go_when_two_passes_find_the_same() {
     assert!(lists >= 2, "deleted after {lists} look");
 }
 
-/// A queue that takes no job the first time it is asked.
+/// A queue that accepts no job the first time.
 #[derive(Default)]
 struct Refusing {
     queue: InProcess,

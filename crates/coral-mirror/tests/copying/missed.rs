@@ -1,4 +1,4 @@
-//! Referrers that a copy did without, at the next passes.
+//! Referrers that a copy missed, in the next passes.
 
 use coral_testkit::Recorded;
 
@@ -19,7 +19,7 @@ async fn referrers_that_were_missed_are_tried_again_at_each_pass_until_none_is()
     let mirror = pair.mirror_with("", &[("a/b", "tags: ['1']")]);
     let ended = pair.pass_of(mirror.clone(), None, &heard).await;
     assert_eq!((ended.summary.mirrored, ended.summary.missed), (1, 1));
-    // Refused still: asked for again, and nothing is written.
+    // They are still refused: they are requested again, and nothing is written.
     pair.destination.clear_requests();
     let ended = pair
         .pass_of(mirror.clone(), Some(ended.snapshot), &heard)
@@ -36,7 +36,7 @@ async fn referrers_that_were_missed_are_tried_again_at_each_pass_until_none_is()
         pair.destination.difference(&pair.landed("a/b"), &sbom),
         None
     );
-    // All is there: one question.
+    // Everything exists: one request.
     pair.source.clear_requests();
     heard.take_up_to_date();
     let ended = pair.pass_of(mirror, Some(ended.snapshot), &heard).await;

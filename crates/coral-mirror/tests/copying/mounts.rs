@@ -1,5 +1,5 @@
-//! Blobs that the destination has in another repository of the mirror, as a later process finds
-//! them.
+//! Mounts of blobs that the destination has in another repository of the mirror, by a later
+//! process.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use super::upkeep::engine;
 use super::{Deaf, Pair, own_registry};
 
-/// Longest time that a test waits for what has to happen.
+/// Longest time that a test waits for an event.
 const LONGEST: Duration = Duration::from_mins(2);
 
-/// An image of a base that others have too, and a layer of its own.
+/// An image with a base that other images share, and a layer of its own.
 fn above(base: &[u8], seed: u64) -> Built {
     let image = ImageBuilder::new(seed).layer(base.to_vec());
     image.layer_of(10_000).tag("1").build()
@@ -204,7 +204,7 @@ async fn a_registry_that_tells_of_its_blobs_is_asked_for_no_manifest() {
     assert_eq!(read, 0);
 }
 
-/// Requests of this method whose path has this part wait at a gate.
+/// Requests with this method and this part in their path wait at a gate.
 fn held(method: &str, path: &str, gate: &str) -> Fault {
     Fault {
         on: Match {
@@ -256,7 +256,7 @@ async fn a_copy_that_waits_for_manifests_holds_up_no_transfer_of_another_mirror(
     assert_eq!((ended.summary.mirrored, ended.summary.errors), (2, 0));
 }
 
-/// What the destination has of a repository is known only when its tags are.
+/// The content of a repository at the destination is known only when its tags are listed.
 #[tokio::test]
 async fn copies_wait_until_the_first_lists_of_tags_are_read() {
     let pair = Pair::start().await;
@@ -289,7 +289,7 @@ async fn copies_wait_until_the_first_lists_of_tags_are_read() {
     assert_eq!(read(&pair.source), missing);
 }
 
-/// A source that says of every blob that it has it, and sends none.
+/// A source that claims to have every blob, but sends none.
 fn lies(source: &FaultRegistry, blob: &Digest, size: usize) {
     source.fault(Fault {
         on: Match {
@@ -305,7 +305,7 @@ fn lies(source: &FaultRegistry, blob: &Digest, size: usize) {
     });
 }
 
-/// A mirror of these images, each with its host.
+/// A mirror of these images, each from its host.
 fn mirror_of_hosts(pair: &Pair, images: &[(&FaultRegistry, &str)]) -> Mirror {
     let entries = images.iter().map(|(source, path)| {
         let host = source.host();
@@ -326,15 +326,15 @@ fn mirror_of_hosts(pair: &Pair, images: &[(&FaultRegistry, &str)]) -> Mirror {
     }
 }
 
-/// Images that arrived and that failed.
+/// The numbers of images that arrived and that failed.
 async fn pass_of(engine: &Engine, mirror: Mirror) -> (usize, usize) {
     let stop = CancellationToken::new();
     let ended = engine.run(mirror, Until::OnePass, stop, |_| {}).await;
     (ended.summary.mirrored, ended.summary.errors)
 }
 
-/// By the process that brought the blob and by a later one: the blob came from another host, and
-/// the liar never sent a byte of it.
+/// This holds for the process that copied the blob and for a later one: the blob came from another
+/// host, and the lying host never sent a byte of it.
 #[tokio::test]
 async fn a_host_that_only_says_that_it_has_a_blob_gets_none_of_another_host() {
     let pair = Pair::start().await;
@@ -362,7 +362,8 @@ async fn a_host_that_only_says_that_it_has_a_blob_gets_none_of_another_host() {
     }
 }
 
-/// Regression: the first push waited for its turn at a busy source, and all other copies for its answer.
+/// Regression: the first push waited for a permit of a busy source, and all other copies waited for
+/// its answer.
 #[tokio::test]
 async fn a_first_push_from_a_busy_source_holds_up_no_copy_from_another() {
     let (pair, other) = (Pair::start().await, Pair::start().await);

@@ -1,4 +1,4 @@
-//! Who may read a repository at its source.
+//! Which clients may read a repository at its source.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use coral_testkit::{Auth, Effect, Fault};
 
 use super::{Pair, image};
 
-/// What is seen of `a/b:1` with this user, where the source lets in `u` with `p` only or everyone.
+/// The visibility of `a/b:1` for this user, at a source that admits either only `u` with password
+/// `p` or everyone.
 async fn seen(auth: Auth, user: Option<&str>, fault: Option<Effect>) -> Option<Visibility> {
     let pair = Pair::start().await;
     pair.source.load("a/b", &image(1));

@@ -1,21 +1,21 @@
-//! A process that goes on from what an earlier one knew.
+//! A process that continues from the snapshot of an earlier one.
 
 use std::sync::Arc;
 
-use coral_mirror::{ImageQuery, Snapshot, Until, Which};
+use coral_mirror::{ImageFilter, ImageQuery, Snapshot, Until};
 use tokio_util::sync::CancellationToken;
 
 use super::upkeep::engine;
 use super::{Deaf, Mirror, Pair, image};
 
 const EVERYTHING: ImageQuery = ImageQuery {
-    which: Which::All,
+    which: ImageFilter::All,
     skip: 0,
     limit: 10,
 };
 
-/// Runs the mirror until as many images as `until_mirrored` are mirrored and it has come to rest;
-/// gives what it knows then.
+/// Runs the mirror until as many images as `until_mirrored` are mirrored and it rests. Returns its
+/// snapshot.
 async fn settled(mirror: Mirror, until_mirrored: usize) -> Snapshot {
     let (engine, stop) = (engine(Arc::new(Deaf)), CancellationToken::new());
     let name = mirror.name.clone();
@@ -29,8 +29,8 @@ async fn settled(mirror: Mirror, until_mirrored: usize) -> Snapshot {
             summary.is_some_and(|s| s.quiet && s.mirrored == until_mirrored)
         };
         summaries.wait_for(at_rest).await.unwrap();
-        // It has gone on to wait: what was due has been asked.
-        engine.look(&name, EVERYTHING).await.unwrap();
+        // The mirror is waiting: everything that was due has been requested.
+        engine.image_page(&name, EVERYTHING).await.unwrap();
         let snapshot = engine.snapshot(&name).await.unwrap();
         stop.cancel();
         snapshot
@@ -55,7 +55,7 @@ async fn a_restarted_process_asks_no_registry_for_what_is_mirrored_and_not_due()
     assert_eq!(settled(restarted.clone(), 1).await, snapshot);
     assert!(pair.source.requests().is_empty());
     assert!(pair.destination.requests().is_empty());
-    // With other settings everything is compared again.
+    // With other settings, everything is compared again.
     let changed = Mirror {
         changed: true,
         ..restarted

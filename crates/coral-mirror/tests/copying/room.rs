@@ -5,7 +5,7 @@ use coral_mirror::Ended;
 use super::gone::status_of;
 use super::*;
 
-/// What is told of waiting, and of images.
+/// The reported events about waiting, and about images.
 #[derive(Default)]
 struct Told(Mutex<Vec<&'static str>>);
 
@@ -44,7 +44,7 @@ async fn images_wait_for_room_without_failing_and_are_copied_once_there_is_some(
     for (seed, path) in [(1, "a/b"), (2, "a/c")] {
         pair.source.load(path, &image(seed));
     }
-    // The first blobs are refused; then there is room.
+    // The first blobs are refused; then there is enough space.
     let full = Fault::new(status_of(507)).method("PUT").path("/uploads/");
     pair.destination.fault(full.first(2));
     let space = r#"{"stored":1,"uploads":0,"limit":1000000}"#.to_owned();

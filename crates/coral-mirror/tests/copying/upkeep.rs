@@ -1,4 +1,4 @@
-//! What a mirror does beside copying: limits, selection at size, verification, pruning.
+//! What a mirror does beside copying: limits, large selections, verification, pruning.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Pair {
         ended.into_iter().map(|ended| ended.summary).collect()
     }
 
-    /// Where `a/b` is at the destination.
+    /// The repository of `a/b` at the destination.
     fn place(&self) -> String {
         format!("{}/a/b", self.source.host().replace(':', "_"))
     }
@@ -142,7 +142,7 @@ async fn what_belongs_to_an_image_is_verified_with_it() {
     let summaries = pair.passes(vec![mirror.clone()]).await;
     assert_eq!(pair.destination.difference(&pair.place(), &built), None);
     assert_eq!((summaries[0].mirrored, summaries[0].errors), (1, 0));
-    // Where it is not wanted there is nothing to report, and no copy would mend it.
+    // Such a part is not reported if it is not wanted, because no copy would repair it.
     for blob in &spoil {
         pair.destination.lose_blob(&pair.place(), blob);
     }
@@ -205,7 +205,7 @@ async fn a_tag_that_another_mirror_wants_is_not_deleted() {
         .await;
     pair.passes(both()).await;
     assert_eq!(pair.tags(), ["1", "2"]);
-    // While it is not known what the other one wants, nothing is deleted at all.
+    // While it is unknown what the other mirror wants, nothing is deleted.
     pair.passes(vec![pair.mirror_of("all", "select: {all: true}", "")])
         .await;
     let mut mirrors = both();
@@ -291,7 +291,7 @@ async fn a_dry_run_and_a_plan_say_what_would_be_deleted() {
     assert_eq!(pair.tags(), ["1", "2", "3"]);
 }
 
-/// Regression: the plan of a mirror that copies nothing was that of one that does.
+/// Regression: the plan of a suspended mirror was that of a running one.
 #[tokio::test]
 async fn a_plan_leaves_a_suspended_mirror_out_and_deletes_nothing_that_it_may_want() {
     let pair = Pair::start().await;
@@ -314,7 +314,7 @@ async fn a_plan_leaves_a_suspended_mirror_out_and_deletes_nothing_that_it_may_wa
     }
 }
 
-/// How many images are being copied, and how many were at most.
+/// How many images are being copied, and the most at any time.
 #[derive(Default)]
 struct AtOnce {
     now: AtomicUsize,
@@ -362,7 +362,7 @@ async fn no_more_images_are_copied_at_once_than_the_limit_allows() {
     assert_eq!(observer.now.load(Ordering::SeqCst), 0);
 }
 
-/// Regression: after Ctrl-C the bars of the copies that were cut stayed on the terminal.
+/// Regression: after Ctrl-C, the progress bars of cancelled copies stayed on the terminal.
 #[tokio::test]
 async fn a_copy_that_is_cancelled_ends_too() {
     let pair = Pair::start().await;
@@ -436,7 +436,7 @@ async fn of_ten_thousand_tags_a_few_are_selected_with_a_request_a_page() {
     assert_eq!(summaries[0].mirrored, 3);
     assert_eq!(pair.tags(), ["1.99.96", "1.99.97", "1.99.98"]);
     let pages = pair.source.count(|r| r.path.contains("/tags/list"));
-    // A full last page without a link may have lost it, so the client looks once more.
+    // A full last page without a link may have lost it, so the client requests one more.
     assert_eq!(pages, 101);
 }
 

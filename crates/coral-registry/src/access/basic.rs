@@ -20,16 +20,17 @@ pub(crate) struct Login {
     pub(crate) password: String,
 }
 
-/// The content of the header.
+/// The content of the `Authorization` header.
 pub(crate) enum Offered {
-    /// There is none, or an empty one: some clients send an empty name and password.
+    /// There is no credential: the header is missing or empty, or its name and password are empty,
+    /// which some clients send.
     Nothing,
     Login(Login),
-    /// A token of the scheme `Bearer`.
+    /// A token of the `Bearer` scheme.
     Bearer(String),
-    /// Longer than is read.
+    /// The header is longer than the limit.
     TooLong,
-    /// Another scheme, or malformed.
+    /// Another scheme, or a malformed header.
     Other,
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use coral_rt::ClientBuckets;
 
-/// How many are allowed at once.
+/// How many wrong passwords are allowed at once.
 const BURST: u32 = 10;
 /// The time after which one more is allowed.
 const REFILL: Duration = Duration::from_secs(6);

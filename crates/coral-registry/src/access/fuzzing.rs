@@ -19,12 +19,12 @@ pub fn htpasswd(text: &str) {
     };
     let mut again = String::new();
     for name in users.names() {
-        let (known, hash) = users.hash_of(name);
+        let (known, hash) = users.stored_hash(name);
         assert!(known.is_some() && users.has(name));
         writeln!(again, "{name}:{hash}").expect("a string takes what is written");
     }
     assert_eq!(Htpasswd::parse(&again).as_ref(), Ok(&users), "{again}");
-    let (unknown, stand_in) = users.hash_of(":");
+    let (unknown, stand_in) = users.stored_hash(":");
     assert!(unknown.is_none() && stand_in.parse::<bcrypt::HashParts>().is_ok());
 }
 

@@ -9,7 +9,7 @@ use bcrypt::HashParts;
 /// Most users of one file.
 const MOST_USERS: usize = 10_000;
 /// How many skipped lines are reported one by one.
-const MOST_ODD: usize = 5;
+const MOST_REPORTED_LINES: usize = 5;
 /// Longest name of a user, in bytes.
 const MOST_NAME: usize = 255;
 /// A hash of a higher cost takes more than about ten seconds to be checked.
@@ -19,7 +19,7 @@ const MOST_COST: u32 = 17;
 #[derive(Clone, Default)]
 pub struct Htpasswd {
     users: BTreeMap<Arc<str>, String>,
-    /// Checked for unknown users, so that they take as long as known ones.
+    /// A hash that is checked for unknown users, so that they take as long as known ones.
     stand_in: String,
     /// The first skipped lines, and how many were skipped in all.
     odd: (Vec<HtpasswdError>, usize),
@@ -34,7 +34,7 @@ pub enum HtpasswdError {
         /// The line, from 1.
         line: usize,
     },
-    /// The hash is of another kind.
+    /// The hash is not a bcrypt hash.
     #[error(
         "line {line}: the password of {user:?} is not a bcrypt hash; make one with `htpasswd -nB {user}`"
     )]
@@ -70,10 +70,11 @@ pub enum HtpasswdError {
 }
 
 impl Htpasswd {
-    /// Parses a file's text; empty lines and those that begin with `#` are skipped. A file without
-    /// users is valid: it is what remains when the last user is removed, and refuses every login.
+    /// Parses the text of a file; empty lines and lines that begin with `#` are skipped. A file
+    /// without users is valid: it is what remains when the last user is removed, and it refuses
+    /// every login.
     ///
-    /// A line that is not a valid login, such as one with a hash of another kind, is skipped (see
+    /// A line that is not a valid login, such as one with another type of hash, is skipped (see
     /// [`Self::warnings`]): it must not keep the removal of other users from taking effect.
     pub fn parse(text: &str) -> Result<Self, HtpasswdError> {
         let mut found = Self::default();
@@ -103,8 +104,8 @@ impl Htpasswd {
         if user.is_empty() || user.len() > MOST_NAME {
             return Err(HtpasswdError::Form { line });
         }
-        let cost = cost_of(line, user, hash)?;
-        // The first counts, as for other programs that read such files.
+        let cost = parse_cost(line, user, hash)?;
+        // The first line with a name counts, as in other programs that read such files.
         if self.users.contains_key(user) {
             let user = user.to_owned();
             return Err(HtpasswdError::Twice { line, user });
@@ -115,7 +116,7 @@ impl Htpasswd {
 
     fn pass_over(&mut self, odd: HtpasswdError) {
         let (first, count) = &mut self.odd;
-        if first.len() < MOST_ODD {
+        if first.len() < MOST_REPORTED_LINES {
             first.push(odd);
         }
         *count += 1;
@@ -154,7 +155,7 @@ impl Htpasswd {
     }
 
     /// The hash of a user; for an unknown user, a hash that no password matches.
-    pub(super) fn hash_of(&self, user: &str) -> (Option<Arc<str>>, &str) {
+    pub(super) fn stored_hash(&self, user: &str) -> (Option<Arc<str>>, &str) {
         match self.users.get_key_value(user) {
             Some((name, hash)) => (Some(Arc::clone(name)), hash),
             None => (None, &self.stand_in),
@@ -162,7 +163,7 @@ impl Htpasswd {
     }
 }
 
-fn cost_of(line: usize, user: &str, hash: &str) -> Result<u32, HtpasswdError> {
+fn parse_cost(line: usize, user: &str, hash: &str) -> Result<u32, HtpasswdError> {
     let user = || user.chars().take(80).collect::<String>();
     let parts: HashParts = hash
         .parse()
@@ -175,7 +176,8 @@ fn cost_of(line: usize, user: &str, hash: &str) -> Result<u32, HtpasswdError> {
     Err(HtpasswdError::Cost { line, user, cost })
 }
 
-/// A hash of this cost. It does not matter which password matches it, because the user is unknown.
+/// A hash with this cost. It does not matter which password matches it, because it is only used for
+/// unknown users.
 fn stand_in(cost: u32) -> String {
     static CHEAP: LazyLock<String> = LazyLock::new(|| {
         let parts = bcrypt::hash_with_salt("", 4, [0; 16]);
@@ -208,7 +210,7 @@ mod tests {
         let users = Htpasswd::parse(&text).unwrap();
         assert_eq!(users.names().collect::<Vec<_>>(), ["anna", "ci"]);
         assert!(!format!("{users:?}").contains("2y"), "{users:?}");
-        let (known, stand_in) = users.hash_of("unknown");
+        let (known, stand_in) = users.stored_hash("unknown");
         assert!(known.is_none());
         assert_eq!(stand_in.parse::<HashParts>().unwrap().get_cost(), 5);
     }
@@ -219,7 +221,7 @@ mod tests {
         let text = format!("\u{feff}anna:{HASH}\r\n\r\n# more\r\n\u{feff}ci:{HASH}\r\n");
         let users = Htpasswd::parse(&text).unwrap();
         assert_eq!(users.names().collect::<Vec<_>>(), ["anna", "ci"]);
-        assert_eq!(users.hash_of("anna").1, HASH);
+        assert_eq!(users.stored_hash("anna").1, HASH);
         assert_eq!(users.warnings(), Vec::<String>::new());
     }
 
@@ -255,14 +257,15 @@ mod tests {
         }
     }
 
-    /// A line of `htpasswd` without `-B` kept a user valid whose line was removed with it.
+    /// Regression: a line of `htpasswd` without `-B` kept a user valid whose line was removed
+    /// together with it.
     #[test]
     fn an_odd_line_takes_no_login_from_others_and_is_told() {
         let other = HASH.replace("$05$", "$06$");
         let text = format!("anna:$apr1$x$y\nci:{HASH}\nnothing\nci:{other}\n");
         let users = Htpasswd::parse(&text).unwrap();
         assert_eq!(users.names().collect::<Vec<_>>(), ["ci"]);
-        assert_eq!(users.hash_of("ci").1, HASH, "the first counts");
+        assert_eq!(users.stored_hash("ci").1, HASH, "the first counts");
         let warnings = users.warnings();
         let begins = ["line 1: ", "line 3 ", "line 4: \"ci\" is already listed"];
         for (warning, begins) in warnings.iter().zip(begins) {

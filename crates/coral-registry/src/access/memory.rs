@@ -6,16 +6,16 @@ use quick_cache::sync::Cache;
 
 /// A keyed hash of the user, the stored hash and the offered password. An entry is therefore not
 /// found once the stored hash changes, and the password itself is not kept.
-pub(super) type Key = [u8; 32];
+pub(super) type CacheKey = [u8; 32];
 
 /// Results of one kind, bounded in time and number. A user whose entry is dropped is checked again.
 #[derive(Debug)]
-pub(super) struct Memory {
-    until: Cache<Key, Instant>,
+pub(super) struct ResultCache {
+    until: Cache<CacheKey, Instant>,
     keep: Duration,
 }
 
-impl Memory {
+impl ResultCache {
     pub(super) fn new(most: usize, keep: Duration) -> Self {
         Self {
             until: Cache::new(most),
@@ -23,11 +23,11 @@ impl Memory {
         }
     }
 
-    pub(super) fn has(&self, key: &Key, now: Instant) -> bool {
+    pub(super) fn has(&self, key: &CacheKey, now: Instant) -> bool {
         self.until.get(key).is_some_and(|until| now < until)
     }
 
-    pub(super) fn put(&self, key: Key, now: Instant) {
+    pub(super) fn put(&self, key: CacheKey, now: Instant) {
         self.until.insert(key, now + self.keep);
     }
 }
@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn what_was_checked_is_known_until_its_time_is_over() {
         let (start, keep) = (Instant::now(), Duration::from_mins(1));
-        let memory = Memory::new(10, keep);
+        let memory = ResultCache::new(10, keep);
         memory.put([1; 32], start);
         assert!(memory.has(&[1; 32], start + keep / 2));
         assert!(!memory.has(&[2; 32], start));
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn no_more_than_the_given_number_is_kept() {
         let start = Instant::now();
-        let memory = Memory::new(10, Duration::from_mins(1));
+        let memory = ResultCache::new(10, Duration::from_mins(1));
         for n in 0..100 {
             memory.put([n; 32], start);
             assert!(memory.until.len() <= 10 && memory.has(&[n; 32], start));

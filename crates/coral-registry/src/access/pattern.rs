@@ -7,7 +7,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 /// Longest pattern, in bytes; as long as the longest repository path.
 const MOST_BYTES: usize = 255;
 
-/// Patterns of repository paths: `*` is any one component or part of one, `**` any number of
+/// Patterns of repository paths: `*` matches one component or a part of one, `**` any number of
 /// components.
 #[derive(Clone)]
 pub struct PathPatterns {

@@ -1,8 +1,8 @@
-//! Passwords compared with their hashes.
+//! Compares passwords with their hashes.
 //!
-//! bcrypt is slow on purpose, so it runs on the blocking pool, on at most half of the processors,
-//! and its results are remembered. An address with many failures has to wait, and so has every
-//! client that is not yet known when too many are waiting.
+//! bcrypt is slow on purpose. So it runs on the blocking pool, on at most half of the processors,
+//! and its results are cached. An address with many failures has to wait. So has every client that
+//! is not yet known while too many are waiting.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::failures::Failures;
 use super::htpasswd::Htpasswd;
-use super::memory::{Key, Memory};
+use super::memory::{CacheKey, ResultCache};
 use super::{Caller, Login};
 
 /// How long a correct password is remembered.
@@ -37,8 +37,8 @@ pub(crate) struct Verifier {
 
 #[derive(Debug)]
 struct State {
-    right: Memory,
-    wrong: Memory,
+    right: ResultCache,
+    wrong: ResultCache,
     failures: Failures,
 }
 
@@ -59,8 +59,8 @@ impl Verifier {
         Self {
             key,
             state: Arc::new(Mutex::new(State {
-                right: Memory::new(MOST_REMEMBERED, KEEP_RIGHT),
-                wrong: Memory::new(MOST_REMEMBERED, KEEP_WRONG),
+                right: ResultCache::new(MOST_REMEMBERED, KEEP_RIGHT),
+                wrong: ResultCache::new(MOST_REMEMBERED, KEEP_WRONG),
                 failures: Failures::default(),
             })),
             processors: Arc::new(Semaphore::new((processors / 2).max(1))),
@@ -75,8 +75,8 @@ impl Verifier {
         login: Login,
         from: IpAddr,
     ) -> Result<Caller, Rejected> {
-        let (known, hash) = users.hash_of(&login.user);
-        let key = self.key_of(&login, hash);
+        let (known, hash) = users.stored_hash(&login.user);
+        let key = self.cache_key(&login, hash);
         let caller = |known: &Option<Arc<str>>| known.clone().map(Caller::User);
         if let Some(result) = self.remembered(&key) {
             return result.and_then(|()| caller(&known).ok_or(Rejected::Wrong));
@@ -113,7 +113,7 @@ impl Verifier {
         caller(&known).filter(|_| right).ok_or(Rejected::Wrong)
     }
 
-    fn remembered(&self, key: &Key) -> Option<Result<(), Rejected>> {
+    fn remembered(&self, key: &CacheKey) -> Option<Result<(), Rejected>> {
         let (state, now) = (self.state(), Instant::now());
         if state.right.has(key, now) {
             return Some(Ok(()));
@@ -121,7 +121,7 @@ impl Verifier {
         state.wrong.has(key, now).then_some(Err(Rejected::Wrong))
     }
 
-    fn key_of(&self, login: &Login, hash: &str) -> Key {
+    fn cache_key(&self, login: &Login, hash: &str) -> CacheKey {
         let mut context = hmac::Context::with_key(&self.key);
         // The lengths distinguish `ab` + `c` from `a` + `bc`.
         for part in [&login.user, hash, &login.password] {

@@ -38,7 +38,7 @@ const MAX_TAGS: usize = 2048;
 /// Longest method that is logged.
 const MAX_METHOD: usize = 16;
 
-/// What a handler did, put into the extensions of its response.
+/// What a handler did. It is put into the extensions of the response.
 #[derive(Debug, Clone)]
 pub(super) enum Done {
     /// A blob was pushed or mounted. `size` is in bytes, if known.
@@ -177,7 +177,7 @@ impl Entry {
         }
     }
 
-    /// When the request arrived.
+    /// The time when the request arrived.
     pub(super) fn started(&self) -> Instant {
         self.started
     }
@@ -242,8 +242,8 @@ impl Entry {
             line => {
                 let span = std::mem::replace(&mut answer.facts.span, Span::none());
                 span.in_scope(|| match line {
-                    Line::LoginFailed => answer.tell_failed_login(login_lines),
-                    line => answer.tell(line, done.as_ref()),
+                    Line::LoginFailed => answer.log_failed_login(login_lines),
+                    line => answer.write(line, done.as_ref()),
                 });
                 response
             }
@@ -304,7 +304,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn tell_failed_login(&self, lines: &LoginLines) {
+    fn log_failed_login(&self, lines: &LoginLines) {
         match lines.next(self.facts.from.0, Instant::now()) {
             Some(0) => event!(Level::INFO, self, "login failed"),
             Some(left_out) => event!(Level::INFO, self, "login failed", left_out = left_out),
@@ -312,7 +312,7 @@ impl Answer {
         }
     }
 
-    fn tell(&self, line: Line, done: Option<&Done>) {
+    fn write(&self, line: Line, done: Option<&Done>) {
         let (digest, size, moved) = match done {
             Some(Done::Blob { digest, size }) => (Some(display(digest)), *size, &[][..]),
             Some(Done::Manifest {
@@ -385,7 +385,7 @@ impl Drop for Sending {
     fn drop(&mut self) {
         let Self(answer) = self;
         let span = &answer.facts.span;
-        span.in_scope(|| answer.tell(Line::Answered, None));
+        span.in_scope(|| answer.write(Line::Answered, None));
     }
 }
 
@@ -446,7 +446,7 @@ mod tests {
         }
     }
 
-    /// A body of many pieces, as all but the smallest are.
+    /// A body in several pieces, which is the usual case except for the smallest bodies.
     #[tokio::test]
     async fn the_bytes_of_all_pieces_of_a_body_are_counted() {
         let pieces = [&b"four"[..], b"", b"sixsix", b"1"].map(Bytes::from_static);

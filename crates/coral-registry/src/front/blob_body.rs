@@ -128,7 +128,7 @@ impl http_body::Body for RangeBody {
 fn mapped(file: &File, span: Span, wire: Wire) -> Option<Mapped> {
     let is_worth_it = wire == Wire::Untouched && span.length >= LEAST_MAPPED;
     is_worth_it
-        .then(|| Mapped::of(file, span.start, span.length))
+        .then(|| Mapped::map(file, span.start, span.length))
         .flatten()
 }
 
@@ -239,7 +239,7 @@ impl StreamPieces {
 }
 
 /// A read on the blocking pool: the buffer, and how much of it is filled.
-type Reading = JoinHandle<io::Result<(Vec<u8>, usize)>>;
+type PendingRead = JoinHandle<io::Result<(Vec<u8>, usize)>>;
 
 /// The content of a file, piece by piece.
 ///
@@ -250,7 +250,7 @@ struct FilePieces {
     file: Arc<File>,
     mapped: Option<Mapped>,
     buffers: Arc<Buffers>,
-    reading: Option<Reading>,
+    reading: Option<PendingRead>,
 }
 
 impl FilePieces {

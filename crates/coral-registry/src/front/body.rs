@@ -29,8 +29,8 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Receives a body into an upload. `limit` is the announced length, if there was one.
 ///
-/// While one batch is written and hashed, the next one is received. What arrived before an error is
-/// kept, so the client can continue from there.
+/// While one batch is written and hashed, the next one is received. The bytes that arrived before
+/// an error are kept, so that the client can continue from there.
 pub(super) async fn receive(
     body: &mut Body,
     limit: Option<u64>,
@@ -64,7 +64,7 @@ pub(super) async fn receive(
 /// How many uploads this process is receiving; they share the memory for batches.
 static RECEIVING: AtomicUsize = AtomicUsize::new(0);
 
-/// One of them.
+/// Counts one upload for as long as it exists.
 struct Counted;
 
 impl Counted {
@@ -81,11 +81,12 @@ impl Drop for Counted {
 }
 
 fn batch_size(uploads: usize) -> usize {
-    half_a_share(uploads).clamp(LEAST_BATCH, BATCH)
+    half_share(uploads).clamp(LEAST_BATCH, BATCH)
 }
 
-/// Half of an upload's share: a batch that lacks one byte may still grow by a whole read.
-fn half_a_share(uploads: usize) -> usize {
+/// Half of an upload's share of the memory: a batch that lacks a single byte may still grow by a
+/// complete read.
+fn half_share(uploads: usize) -> usize {
     BATCHES / BATCHES_OF_ONE / uploads.max(1) / 2
 }
 
@@ -95,10 +96,10 @@ pub(crate) fn read_limit() -> u64 {
     read_size(RECEIVING.load(Ordering::Relaxed)) as u64
 }
 
-/// One byte less than a power of two: a reader whose buffer grows whenever it is full then never
-/// grows it further.
+/// The size is one byte less than a power of two: a reader whose buffer grows whenever it is full
+/// then never grows it further.
 fn read_size(uploads: usize) -> usize {
-    let most = half_a_share(uploads).max(LEAST_BATCH);
+    let most = half_share(uploads).max(LEAST_BATCH);
     (1 << most.ilog2()) - 1
 }
 
@@ -144,7 +145,7 @@ pub(super) async fn next_data(
             None => return Ok(None),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
-                    progress.came(data.len(), Instant::now())?;
+                    progress.received(data.len(), Instant::now())?;
                     return Ok(Some(data));
                 }
             }

@@ -15,8 +15,8 @@ use super::{Context, Head, Response, header};
 use crate::access::Right;
 use crate::store::{Page, PageQuery, ReferrersQuery, Source as _, StoreError};
 
-/// In the extensions of an answer to `/v2/_catalog`: the caller may read every repository. It is
-/// not sent; it is for routes served in the same process.
+/// An extension of an answer to `/v2/_catalog`: it says that the caller may read every repository.
+/// It is not sent; it is for routes served in the same process.
 #[derive(Debug, Clone, Copy)]
 pub struct WholeCatalog;
 
@@ -120,7 +120,7 @@ pub(super) async fn referrers(
     };
     let source = context.source(&head.visitor);
     let found = source.referrers(name, subject, page).await?;
-    let mut response = index_of(&found.descriptors);
+    let mut response = referrers_index(&found.descriptors);
     let mut parameters = String::new();
     if let Some(kind) = filter {
         response
@@ -139,7 +139,7 @@ pub(super) async fn referrers(
     Ok(response)
 }
 
-pub(super) fn index_of(referrers: &[Descriptor]) -> Response {
+pub(super) fn referrers_index(referrers: &[Descriptor]) -> Response {
     let index = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_INDEX,

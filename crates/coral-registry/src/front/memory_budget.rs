@@ -1,4 +1,4 @@
-//! Reads small bodies as a whole, within a shared memory budget.
+//! Reads small bodies into memory, within a shared budget.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::error::{Code, Refusal};
 use super::progress::Progress;
 use super::range::number;
 
-/// Memory for all such bodies that are received at the same time.
+/// Bytes of all such bodies that are received at the same time.
 const MOST: usize = 64 * 1024 * 1024;
 /// Memory that each body has in addition. Nearly every manifest fits in, so that a few clients with
 /// large manifests do not keep others from pushing.
@@ -21,11 +21,11 @@ const FREE: usize = 16 * 1024;
 /// How long clients are told to wait when the budget is used up.
 const WAIT_FOR_ROOM: Duration = Duration::from_secs(5);
 
-/// Memory for bodies that are read as a whole.
+/// The memory budget for bodies that are read completely.
 #[derive(Debug)]
 pub(super) struct MemoryBudget(Semaphore);
 
-/// The part of the budget that one body uses, for as long as it is in use.
+/// The part of the budget that one body uses. It is released when this is dropped.
 pub(super) struct MemoryPermit<'a> {
     room: &'a Semaphore,
     taken: Option<SemaphorePermit<'a>>,
@@ -45,7 +45,8 @@ impl MemoryBudget {
         }
     }
 
-    /// Reads a small body as a whole. Memory is taken for what arrives, not for what was announced.
+    /// Reads a small body completely. Memory is taken for the bytes that arrived, not for the
+    /// announced length.
     pub(super) async fn read(
         &self,
         body: &mut Body,
@@ -77,8 +78,8 @@ impl MemoryBudget {
 }
 
 impl MemoryPermit<'_> {
-    /// Takes more, up to `size` in all. This never waits: bodies that waited while holding memory
-    /// could block each other.
+    /// Takes more memory, up to `size` in total. It never waits: bodies that waited while holding
+    /// memory could block each other.
     fn grow(&mut self, size: usize) -> Result<(), Refusal> {
         let Some(more) = size.checked_sub(self.size).filter(|more| *more > 0) else {
             return Ok(());

@@ -38,7 +38,7 @@ struct LoginLabels {
     result: &'static str,
 }
 
-/// The labels of a request.
+/// The origin and route of a request, for its labels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asked<'a> {
     /// `own` for the embedding program (its mirrors and its status page), else `other`.
@@ -119,7 +119,7 @@ impl Metrics {
     }
 
     pub(crate) fn request(&self, asked: Asked<'_>, status: StatusCode, took: Duration) {
-        let (client, method) = (asked.client, name_of(asked.method));
+        let (client, method) = (asked.client, method_label(asked.method));
         let route = asked.route.as_str();
         let labels = RequestLabels {
             client,
@@ -150,12 +150,12 @@ impl Metrics {
         self.bytes_out.clone()
     }
 
-    /// What collections did.
+    /// The metrics of collections.
     pub(crate) fn collections(&self) -> &Collections {
         &self.collections
     }
 
-    /// What scrubs did.
+    /// The metrics of scrubs.
     pub(crate) fn scrubs(&self) -> &Scrubs {
         &self.scrubs
     }
@@ -170,7 +170,7 @@ fn gauge(count: u64) -> i64 {
 }
 
 /// A bounded label for a method, since clients can send any text.
-fn name_of(method: &Method) -> &'static str {
+fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::HEAD => "HEAD",

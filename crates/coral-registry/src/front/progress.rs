@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::error::{Code, Refusal};
 
-/// The least number of bytes per period: a line of a few kilobits per second is enough.
+/// The least number of bytes per period. Even a line of a few kilobits per second reaches it.
 const LEAST: usize = 32 * 1024;
 
 /// The bytes received recently. Only progress counts, not the total time of a body.
@@ -33,8 +33,8 @@ impl Progress {
         self.since + self.time
     }
 
-    /// Counts bytes that arrived. An error if there were too few in the period.
-    pub(super) fn came(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
+    /// Counts bytes that arrived. Returns an error if there were too few in the period.
+    pub(super) fn received(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes >= LEAST {
             *self = Self::new(self.time, now);
@@ -68,10 +68,10 @@ mod tests {
         let start = Instant::now();
         let (second, time) = (Duration::from_secs(1), Duration::from_mins(2));
         let mut drip = Progress::new(time, start);
-        let ended = (1..600).find(|n| drip.came(1, start + second * *n).is_err());
+        let ended = (1..600).find(|n| drip.received(1, start + second * *n).is_err());
         assert_eq!(ended, Some(120));
         let mut slow = Progress::new(time, start);
-        let ended = (1..6000).find(|n| slow.came(300, start + second * *n).is_err());
+        let ended = (1..6000).find(|n| slow.received(300, start + second * *n).is_err());
         assert_eq!(ended, None);
     }
 }

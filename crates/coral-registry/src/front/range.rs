@@ -36,11 +36,11 @@ impl Wanted {
         if !unit.trim().eq_ignore_ascii_case("bytes") {
             return Self::All;
         }
-        Self::of_set(ranges, size)
+        Self::from_range_set(ranges, size)
     }
 
     /// A list of ranges: ranges outside the content do not invalidate the others.
-    fn of_set(ranges: &str, size: u64) -> Self {
+    fn from_range_set(ranges: &str, size: u64) -> Self {
         let mut inside = Vec::new();
         for range in ranges.split(',').map(str::trim).filter(|r| !r.is_empty()) {
             match span(range, size) {

@@ -1,4 +1,5 @@
-//! The image that every registry serves: nodes pull it to prove that they reach the registry.
+//! The reserved image that every registry serves: nodes pull it to prove that they reach the
+//! registry.
 //!
 //! It has no layers, so that a pull costs one manifest and one config. It is public under the
 //! registry's own names and under every `ns`, appears in no list of repositories, and nothing can
@@ -13,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::blobs::{etag, has_it, not_modified};
 use super::error::{Code, Refusal};
-use super::listings::index_of;
+use super::listings::referrers_index;
 use super::route::Route;
 use super::{CONTENT_DIGEST, Response, gate, header, json};
 
@@ -22,7 +23,7 @@ const REPOSITORY: &str = "coral-reserved/probe";
 /// The first path component of repositories that the registry reserves.
 const PREFIX: &str = "coral-reserved/";
 const TAG: &str = "1";
-/// Without layers there is nothing to run, so any platform will do.
+/// An image without layers cannot be run, so any platform will do.
 const CONFIG: &str =
     r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
 
@@ -35,7 +36,8 @@ struct Probe {
 
 static PROBE: LazyLock<Probe> = LazyLock::new(|| {
     let config_digest = Digest::sha256(CONFIG.as_bytes());
-    // Spelled out: nodes rely on the digest, and the order of a map's keys may change.
+    // The JSON is written out literally: nodes rely on the digest, and the order of a map's keys
+    // may change.
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"{}","digest":"{config_digest}","size":{}}},"layers":[]}}"#,
         media_type::OCI_MANIFEST,
@@ -93,7 +95,7 @@ fn read(route: &Route, headers: &HeaderMap) -> Result<Response, Refusal> {
             StatusCode::OK,
             &serde_json::json!({ "name": name, "tags": [TAG] }),
         )),
-        Route::Referrers(..) => Ok(index_of(&[])),
+        Route::Referrers(..) => Ok(referrers_index(&[])),
         _ => Err(absent(Code::NameUnknown)),
     }
 }

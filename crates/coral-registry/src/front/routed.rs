@@ -1,4 +1,4 @@
-//! Requests for images of another registry: the meaning of `ns=`, and the answer to a miss.
+//! Requests for images of another registry: what `ns=` means, and how a missing image is answered.
 //!
 //! A container runtime that is configured to fetch `docker.io/library/nginx` from here asks for
 //! `/v2/library/nginx/…?ns=docker.io`. A mirror puts this image at the path

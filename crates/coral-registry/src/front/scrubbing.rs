@@ -1,7 +1,7 @@
-//! The scrub, round after round, and the reports of damaged content: in the log, in metrics, and at
+//! Runs the scrub round after round, and reports damaged content: in the log, in metrics, and at
 //! `/coral/v1/scrub`.
 //!
-//! The figures are sums, which every client may see, as in the metrics.
+//! The counts are totals, which every client may see, as in the metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,9 +22,9 @@ use crate::store::{
     Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbed, StoreError, first_names,
 };
 
-/// How many reports a slow listener may lag behind.
+/// How many reports a slow subscriber may lag behind.
 pub(super) const MOST_UNHEARD: usize = 64;
-/// The first round waits, because much happens right after a start.
+/// The first round waits, because the process is busy right after its start.
 const FIRST: Duration = Duration::from_mins(5);
 /// How often the counts are read and changed settings are noticed.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
@@ -33,7 +33,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 /// from the disk.
 const READ_EVERY: Duration = Duration::from_secs(5);
 
-/// What the open round, or else the last one, did in this process.
+/// The counts of the open round, or else of the last one, in this process.
 #[derive(Debug)]
 pub(super) struct Figures {
     read_bytes: AtomicU64,
@@ -109,7 +109,7 @@ impl Context {
 }
 
 impl Registry {
-    /// Receives the repositories of content that is found damaged or missing from now on.
+    /// Subscribes to the repositories of content that is found damaged or missing from now on.
     pub fn damages(&self) -> broadcast::Receiver<Arc<[RepositoryPath]>> {
         self.context.damages.subscribe()
     }
@@ -153,13 +153,13 @@ impl Registry {
             bandwidth: Some(settings.bandwidth),
             report_only: settings.report_only,
         };
-        let watch = Arc::new(Told(Arc::clone(&self.context)));
+        let watch = Arc::new(RoundReporter(Arc::clone(&self.context)));
         self.context.scrub.begin();
         match self.context.store.scrub(rules, stop.clone(), watch).await {
             Ok(scrubbed) => {
                 self.context.metrics.scrubs().scrubbed(&scrubbed);
                 self.context.scrub.end(&scrubbed);
-                tell(&scrubbed);
+                log_result(&scrubbed);
                 Some(())
             }
             Err(error) => {
@@ -204,10 +204,10 @@ fn due_in(
     Some(left.max(settled))
 }
 
-/// Counts what a round does, and reports what it finds.
-struct Told(Arc<Context>);
+/// Counts what a round does, and reports the damage that it finds.
+struct RoundReporter(Arc<Context>);
 
-impl ScrubWatch for Told {
+impl ScrubWatch for RoundReporter {
     fn read(&self, bytes: u64) {
         self.0.metrics.scrubs().read(bytes);
         self.0.scrub.read_bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -229,7 +229,7 @@ impl ScrubWatch for Told {
         self.0.scrub.damaged.fetch_add(1, Ordering::Relaxed);
         warn_of(&damage);
         if damage.is_aside {
-            // The receiver may be gone.
+            // There may be no receiver any more.
             let _ = self.0.damages.send(damage.repositories.into());
         }
     }
@@ -260,7 +260,7 @@ fn warn_of(damage: &Damage) {
     );
 }
 
-fn tell(scrubbed: &Scrubbed) {
+fn log_result(scrubbed: &Scrubbed) {
     let Scrubbed {
         contents,
         bytes,
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(due(None, false, FIRST), Some(Duration::ZERO));
         assert_eq!(due(Some(now - HOUR), false, HOUR), Some(REST));
         assert_eq!(due(Some(now - 2 * WEEK), false, HOUR), Some(Duration::ZERO));
-        // One that is open goes on.
+        // An open round continues.
         assert_eq!(due(Some(now - HOUR), true, HOUR), Some(Duration::ZERO));
         assert_eq!(due(Some(now - HOUR), true, Duration::ZERO), Some(FIRST));
     }
@@ -334,7 +334,7 @@ mod tests {
         let state = known(ScrubState::default(), Some(now - HOUR));
         let due = due_in(&ScrubSettings::default(), &state, now, HOUR);
         assert_eq!(due, Some(REST));
-        // The last one that was written is long ago.
+        // The last saved round was long ago.
         let written = ScrubState {
             began: Some(now - 2 * WEEK),
             ..ScrubState::default()

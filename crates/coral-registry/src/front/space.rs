@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::error::Refusal;
-use super::metrics::space::Measured;
+use super::metrics::space::SpaceSource;
 use super::query::Query;
 use super::route::Route;
 use super::{Context, Registry, Response, gate, listings, peer};
@@ -55,7 +55,7 @@ impl Registry {
             match store.look_at_space().await {
                 Ok(space) => {
                     let lack = space.lack(0);
-                    tell(lack.as_ref(), was_full);
+                    report(lack.as_ref(), was_full);
                     was_full = lack.is_some();
                 }
                 Err(error) => tracing::debug!(%error, "cannot read the size of the disk"),
@@ -68,8 +68,8 @@ impl Registry {
     }
 }
 
-/// Logs once when space becomes short, and once when that is over.
-fn tell(lack: Option<&NoRoom>, was_full: bool) {
+/// Logs once when space becomes short, and once when there is enough again.
+fn report(lack: Option<&NoRoom>, was_full: bool) {
     match lack {
         Some(lack) if !was_full => tracing::warn!("pushes are refused: {lack}"),
         None if was_full => tracing::info!("there is space again: pushes are accepted"),
@@ -78,7 +78,7 @@ fn tell(lack: Option<&NoRoom>, was_full: bool) {
 }
 
 /// Every client may read the metrics.
-impl Measured for Context {
+impl SpaceSource for Context {
     fn space(&self) -> Space {
         self.store.space()
     }
@@ -125,7 +125,7 @@ pub(super) async fn largest(
     let visitor = gate::admit(&context, context.settings(), &parts.headers, peer(&parts)).await?;
     gate::allow(&visitor, &Route::Catalog, &parts.method)?;
     let session = visitor.session();
-    let bytes = Measured::largest(context.as_ref());
+    let bytes = SpaceSource::largest(context.as_ref());
     let may_all = session.may_pull_everything();
     let may = |(name, _): &&(RepositoryPath, u64)| may_all || session.may(Right::Pull, name);
     let (mut count, mut largest) = (0_u64, vec![]);
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::store::FileStore;
 
-    /// Regression: each request for the list put all repositories in order anew.
+    /// Regression: each request for the list sorted all repositories anew.
     #[tokio::test]
     async fn the_list_of_the_largest_and_the_metrics_use_the_order_that_is_kept() {
         let folder = tempfile::tempdir().unwrap();
@@ -174,7 +174,8 @@ mod tests {
                 .to_vec(),
             counted: true,
         };
-        // Made so late that it holds however slow this machine is; the store has no repositories.
+        // The list is made so late that it is current however slow this machine is. The store has
+        // no repositories.
         let later = Instant::now() + Duration::from_hours(1);
         registry.context.largest.get(later, || kept);
         let request = Request::builder().uri("/coral/v1/repositories");

@@ -14,7 +14,7 @@ use crate::store::{Collected, CollectionRules, Idle, Pace};
 const EMPTY: Duration = Duration::from_mins(10);
 const AT_LEAST_EVERY: Duration = Duration::from_secs(150);
 const AT_MOST_EVERY: Duration = Duration::from_millis(200);
-/// The first collection does not wait for a whole interval: some registries are restarted often.
+/// The first collection runs early, because some registries are restarted often.
 const FIRST_COLLECTION: Duration = Duration::from_mins(5);
 const MEMORY_EVERY: Duration = Duration::from_secs(10);
 
@@ -68,7 +68,7 @@ impl Registry {
         match self.context.store.collect(rules, stop.clone()).await {
             Ok(collected) => {
                 self.context.metrics.collections().collected(&collected);
-                tell(&collected);
+                log_result(&collected);
             }
             Err(error) => {
                 self.context.metrics.collections().failed();
@@ -89,8 +89,8 @@ impl Registry {
         }
     }
 
-    /// Returns memory that requests have left behind to the system, until `stop`. An idle registry
-    /// does nothing.
+    /// Returns memory that requests have left behind to the system, until `stop`. While the
+    /// registry is idle, this does nothing.
     pub async fn keep_small(self, stop: CancellationToken) {
         loop {
             tokio::select! {
@@ -98,7 +98,7 @@ impl Registry {
                 () = tokio::time::sleep(MEMORY_EVERY) => {}
             }
             if self.context.was_asked.swap(false, Ordering::Relaxed) {
-                let _ = tokio::task::spawn_blocking(kernel::give_back_memory).await;
+                let _ = tokio::task::spawn_blocking(kernel::release_memory).await;
             }
         }
     }
@@ -113,7 +113,7 @@ fn rules(settings: &CollectionSettings) -> Option<CollectionRules> {
     })
 }
 
-fn tell(collected: &Collected) {
+fn log_result(collected: &Collected) {
     if collected.is_nothing() {
         tracing::debug!(kept_bytes = collected.kept_bytes, "nothing to collect");
         return;

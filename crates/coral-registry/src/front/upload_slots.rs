@@ -8,10 +8,10 @@ use crate::store::UploadId;
 
 /// One client may have at most this fraction (1/10) of all slots,
 const SHARE: u64 = 10;
-/// but at least this many, if there are as many.
+/// but always at least this many, if there are as many.
 const LEAST: u64 = 100;
 
-/// The client whose share an upload takes.
+/// The client whose share an upload counts towards.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Owner {
     User(Arc<str>),
@@ -23,15 +23,15 @@ pub(super) enum Owner {
 
 /// The slots taken since the start; uploads of an earlier run have no owner.
 #[derive(Debug, Default)]
-pub(super) struct UploadSlots(Mutex<Taken>);
+pub(super) struct UploadSlots(Mutex<TakenSlots>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct TakenSlots {
     by_owner: HashMap<Owner, u64>,
     by_upload: HashMap<UploadId, Owner>,
 }
 
-/// A slot, freed when this is dropped.
+/// A slot, which is freed when this is dropped.
 #[derive(Debug)]
 pub(super) struct UploadSlot<'a> {
     places: &'a UploadSlots,
@@ -39,12 +39,12 @@ pub(super) struct UploadSlot<'a> {
 }
 
 /// How many of `all` slots one client may have.
-pub(super) fn share_of(all: u64) -> u64 {
+pub(super) fn share_per_client(all: u64) -> u64 {
     (all / SHARE).max(all.min(LEAST))
 }
 
 /// How many of `all` slots are reserved for the embedding program.
-pub(super) fn reserve_of(all: u64) -> u64 {
+pub(super) fn reserved_slots(all: u64) -> u64 {
     all / SHARE
 }
 
@@ -71,12 +71,12 @@ impl UploadSlots {
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, TakenSlots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Taken {
+impl TakenSlots {
     fn free(&mut self, owner: &Owner) {
         if let Some(count) = self.by_owner.get_mut(owner) {
             *count -= 1;
@@ -129,8 +129,8 @@ mod tests {
     #[test]
     fn a_share_is_a_tenth_unless_there_are_few() {
         for (all, share) in [(1, 1), (3, 3), (100, 100), (999, 100), (10_000, 1_000)] {
-            assert_eq!(share_of(all), share, "{all}");
+            assert_eq!(share_per_client(all), share, "{all}");
         }
-        assert_eq!((reserve_of(5), reserve_of(10_000)), (0, 1_000));
+        assert_eq!((reserved_slots(5), reserved_slots(10_000)), (0, 1_000));
     }
 }

@@ -37,7 +37,7 @@ pub(super) async fn begin(
     // If the mount fails, or its parameters are not valid, the blob is uploaded.
     let mount = head.query.get("mount");
     if let Some(digest) = mount.and_then(|text| route::digest(text).ok()) {
-        let mounted = match source_of(head) {
+        let mounted = match mount_source(head) {
             Ok(from) if may_mount(head, from.as_ref()) => {
                 context.store.mount(name, &digest, from.as_ref()).await?
             }
@@ -53,10 +53,10 @@ pub(super) async fn begin(
         return Ok(opened);
     }
     let Some(text) = head.query.get("digest") else {
-        return open(context, head, name, algorithm_of(head)?).await;
+        return open(context, head, name, requested_algorithm(head)?).await;
     };
     let digest = route::digest(text)?;
-    let _place = place(context, head)?;
+    let _place = take_slot(context, head)?;
     let id = context.store.begin_upload(name, digest.algorithm()).await?;
     let writer = context.store.write_upload(name, id).await?;
     let taken = take_whole(context, head, body, name, writer, digest).await;
@@ -74,7 +74,7 @@ async fn open(
     name: &RepositoryPath,
     algorithm: Algorithm,
 ) -> Result<Response, Refusal> {
-    let place = place(context, head)?;
+    let place = take_slot(context, head)?;
     let id = context.store.begin_upload(name, algorithm).await?;
     if let Some(place) = place {
         place.keep(id);
@@ -85,13 +85,13 @@ async fn open(
     Ok(opened)
 }
 
-/// Takes a slot for an upload. One client cannot take all slots, and a tenth of them is reserved
-/// for the embedding program, which uses only those.
-fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>, Refusal> {
+/// Takes a slot for an upload. One client cannot take all slots. A tenth of them is reserved for
+/// the embedding program, which uses only those.
+fn take_slot<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>, Refusal> {
     let all = head.visitor.settings.limits.open_uploads;
     let owner = head.visitor.owner();
     let most = match (&owner, &context.internal) {
-        (Some(_), Some(_)) => all - upload_slots::reserve_of(all),
+        (Some(_), Some(_)) => all - upload_slots::reserved_slots(all),
         _ => all,
     };
     if context.store.open_uploads() >= most {
@@ -101,7 +101,7 @@ fn place<'a>(context: &'a Context, head: &Head) -> Result<Option<UploadSlot<'a>>
             format!("{why}; try again later"),
         ));
     }
-    let share = upload_slots::share_of(all);
+    let share = upload_slots::share_per_client(all);
     let taken = owner.map(|owner| context.places.take(owner, share).ok_or(share));
     taken.transpose().map_err(|share| {
         let why =
@@ -116,7 +116,7 @@ async fn discard(context: &Context, name: &RepositoryPath, id: UploadId) {
     }
 }
 
-fn source_of(head: &Head) -> Result<Option<RepositoryPath>, Refusal> {
+fn mount_source(head: &Head) -> Result<Option<RepositoryPath>, Refusal> {
     head.query
         .get("from")
         .filter(|from| !from.is_empty())
@@ -138,7 +138,7 @@ fn may_mount(head: &Head, from: Option<&RepositoryPath>) -> bool {
 }
 
 /// `?digest-algorithm=`, in the next version of the specification.
-fn algorithm_of(head: &Head) -> Result<Algorithm, Refusal> {
+fn requested_algorithm(head: &Head) -> Result<Algorithm, Refusal> {
     match head.query.get("digest-algorithm") {
         None | Some("" | "sha256") => Ok(Algorithm::Sha256),
         Some("sha512") => Ok(Algorithm::Sha512),
@@ -225,7 +225,7 @@ async fn take_whole(
     mut writer: Box<dyn UploadWriter>,
     digest: Digest,
 ) -> Result<Response, Refusal> {
-    let limit = length_of(&head.headers);
+    let limit = content_length(&head.headers);
     receive_bounded(context, head, body, limit, writer.as_mut()).await?;
     let size = writer.commit(digest).await?;
     Ok(created(name, digest, Some(size)))
@@ -247,7 +247,7 @@ async fn receive(
     }
     let limit = span
         .map(|span| span.length)
-        .or_else(|| length_of(&head.headers));
+        .or_else(|| content_length(&head.headers));
     receive_bounded(context, head, body, limit, writer).await?;
     match span {
         Some(span) if writer.offset() - offset < span.length => Err(Refusal::invalid(
@@ -307,7 +307,7 @@ fn announced(headers: &HeaderMap) -> Result<Option<Span>, Refusal> {
             let message = "the Content-Range is not of the form <first byte>-<last byte>";
             Refusal::invalid(Code::BlobUploadInvalid, message)
         })?;
-    match length_of(headers) {
+    match content_length(headers) {
         Some(length) if length != span.length => Err(Refusal::invalid(
             Code::SizeInvalid,
             format!(
@@ -319,7 +319,7 @@ fn announced(headers: &HeaderMap) -> Result<Option<Span>, Refusal> {
     }
 }
 
-fn length_of(headers: &HeaderMap) -> Option<u64> {
+fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers
         .get(CONTENT_LENGTH)?
         .to_str()

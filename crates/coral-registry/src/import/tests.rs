@@ -1,4 +1,4 @@
-//! Imports of folders as distribution's registry writes them, sound and otherwise.
+//! Imports of folders of the distribution registry, intact and damaged ones.
 
 use std::cell::RefCell;
 use std::fs;
@@ -11,7 +11,7 @@ use super::*;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A folder of distribution's registry.
+/// A folder of the distribution registry.
 struct Theirs(TempDir);
 
 impl Theirs {
@@ -63,7 +63,7 @@ impl Theirs {
         self.write(&name, digest.to_string().as_bytes());
     }
 
-    /// An image with a layer of its own.
+    /// An image whose layer no other image has.
     fn image(&self, repository: &str, tag: &str, layer: &[u8]) -> Digest {
         let config = self.blob(repository, b"{}");
         let layer = self.blob(repository, layer);
@@ -90,7 +90,7 @@ const RULES: ImportRules = ImportRules {
     move_tags: false,
 };
 
-/// Imports; what came, and the lines about what did not.
+/// Runs an import; returns the result, and the lines about skipped items.
 async fn run(theirs: &Theirs, into: ImportInto<'_>, rules: ImportRules) -> (Imported, Vec<String>) {
     let lines = RefCell::new(vec![]);
     let tell = |skipped: &Skipped| {
@@ -178,7 +178,7 @@ async fn what_is_damaged_or_unknown_is_named_and_the_rest_comes() {
         "repositories/app/_manifests/revisions/sha256/short/link",
         b"x",
     );
-    // Deleted ones leave their folders.
+    // Deleted tags leave their folders.
     let deleted = "repositories/app/_manifests/tags/deleted/current";
     fs::create_dir_all(theirs.at(deleted)).unwrap();
     let (_folder, store) = store();

@@ -51,7 +51,7 @@ impl Catalog {
         let mut waiting = VecDeque::new();
         let mut doubtful = HashSet::new();
         for descriptor in index.manifests {
-            if let Some(tag) = tag_of(&descriptor) {
+            if let Some(tag) = entry_tag(&descriptor) {
                 let other = catalog.tags.insert(tag.clone(), descriptor.digest);
                 if other.is_some_and(|other| other != descriptor.digest) {
                     doubtful.insert(tag);
@@ -142,11 +142,11 @@ impl Catalog {
 #[cfg(fuzzing)]
 pub(super) fn names(json: &[u8]) -> Option<Vec<Tag>> {
     let index: Index = serde_json::from_slice(json).ok()?;
-    Some(index.manifests.iter().filter_map(tag_of).collect())
+    Some(index.manifests.iter().filter_map(entry_tag).collect())
 }
 
 /// The name of an image: a tag, or a whole reference that ends in one.
-fn tag_of(descriptor: &Descriptor) -> Option<Tag> {
+fn entry_tag(descriptor: &Descriptor) -> Option<Tag> {
     let name = descriptor.annotations.as_ref()?.get(NAME)?;
     let tag = name.rsplit(['/', ':']).next().unwrap_or(name);
     Tag::parse(tag).ok()

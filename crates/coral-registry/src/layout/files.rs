@@ -19,7 +19,7 @@ pub(super) const INDEX: &str = "index.json";
 pub(super) fn stamp(files: &LayoutFiles) -> Result<Stamp, LayoutError> {
     let index = Path::new(INDEX);
     match files.metadata(index) {
-        Ok(metadata) => Ok(Stamp::of(&metadata)),
+        Ok(metadata) => Ok(Stamp::from_metadata(&metadata)),
         Err(source) => Err(read_error(&files.path(index), source)),
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn open_blob(
     match files.open(&name) {
         Ok(file) => {
             let metadata = file.metadata().map_err(fail)?;
-            Ok(Some((file, Stamp::of(&metadata))))
+            Ok(Some((file, Stamp::from_metadata(&metadata))))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(fail(error)),

@@ -11,16 +11,16 @@ pub struct CollectionRules {
     pub untagged: Option<Duration>,
     /// Only counts what would be deleted.
     pub dry_run: bool,
-    /// How much of the machine it uses.
+    /// How fast it runs.
     pub pace: Pace,
 }
 
-/// How much of the machine a collection uses.
+/// How fast a collection runs, and how much it disturbs other work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// It works in short turns and rests as long after each, so that clients are served meanwhile.
+    /// In short turns with an equal rest after each, so that clients are served meanwhile.
     Beside,
-    /// As fast as possible.
+    /// As fast as possible, because nothing else runs.
     Alone,
 }
 
@@ -42,7 +42,7 @@ pub struct Collected {
     /// Repositories with an unreadable manifest. What it references is unknown, so all blobs of the
     /// repository stay.
     pub unreadable: u64,
-    /// Whether it ran to its end.
+    /// Whether the collection ran to its end.
     pub is_complete: bool,
 }
 

@@ -123,7 +123,7 @@ pub enum OpenError {
         /// The newest version known here.
         known: u64,
     },
-    /// It could not be read or written.
+    /// The folder could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

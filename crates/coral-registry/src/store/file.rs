@@ -1,7 +1,7 @@
 //! The store on a file system.
 //!
 //! Recently read values are answered from memory. Every other operation is one closure on the
-//! blocking pool, which runs to its end even if the client goes away, so a dropped connection never
+//! blocking pool, which runs to its end even if the client goes away. So a dropped connection never
 //! leaves an operation half done.
 
 mod collect;
@@ -34,7 +34,7 @@ use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag, Version};
 use futures::future::{BoxFuture, ready};
 use tokio_util::sync::CancellationToken;
 
-use self::collect::Settled;
+use self::collect::NothingToCollect;
 use self::durable::Durable;
 use self::layout::Layout;
 use self::leases::Leases;
@@ -66,10 +66,10 @@ struct Files {
     layout: Layout,
     durable: Durable,
     leases: Leases,
-    /// Whether the folder of repositories is trusted without a mark.
+    /// Whether the folder of repositories is trusted although it has no mark.
     repositories_believed: bool,
-    /// Locked by the running collection; holds when the last one had nothing to do.
-    collecting: Mutex<Option<Settled>>,
+    /// Locked by the running collection. `Some` if the last one had nothing to do.
+    collecting: Mutex<Option<NothingToCollect>>,
     /// Locked by the running scrub.
     scrubbing: Mutex<()>,
     /// What the running scrub has moved aside.
@@ -274,7 +274,7 @@ impl Store for FileStore {
     }
 
     fn repository_bytes(&self, repository: &RepositoryPath) -> u64 {
-        self.files.usage.of_repository(repository)
+        self.files.usage.repository_bytes(repository)
     }
 
     fn bytes_by_repository(&self) -> RepositoryBytes {

@@ -37,9 +37,9 @@ impl ReferrersQuery {
     ) -> Result<ReferrersPage, StoreError> {
         let mut digests: Vec<Digest> = digests.filter(|digest| self.is_behind(digest)).collect();
         digests.sort_unstable();
-        let mut filling = Filling::of(self);
+        let mut filling = PageBuilder::new(self);
         for digest in digests {
-            if filling.has_read_enough() || filling.take(digest, read(&digest)?) == Taken::No {
+            if filling.has_read_enough() || filling.take(digest, read(&digest)?) == Added::No {
                 return Ok(filling.cut());
             }
         }
@@ -57,7 +57,7 @@ impl ReferrersQuery {
 }
 
 /// A page while it is being filled.
-struct Filling<'a> {
+struct PageBuilder<'a> {
     page: &'a ReferrersQuery,
     referrers: ReferrersPage,
     /// Bytes on the page, and bytes read for it.
@@ -68,14 +68,14 @@ struct Filling<'a> {
 }
 
 #[derive(PartialEq, Eq)]
-enum Taken {
+enum Added {
     Yes,
     /// There is no space for it.
     No,
 }
 
-impl<'a> Filling<'a> {
-    fn of(page: &'a ReferrersQuery) -> Self {
+impl<'a> PageBuilder<'a> {
+    fn new(page: &'a ReferrersQuery) -> Self {
         Self {
             page,
             referrers: ReferrersPage::default(),
@@ -89,7 +89,7 @@ impl<'a> Filling<'a> {
         self.read >= self.page.most_bytes.saturating_mul(MOST_READ) && self.seen.is_some()
     }
 
-    fn take(&mut self, digest: Digest, record: Option<Descriptor>) -> Taken {
+    fn take(&mut self, digest: Digest, record: Option<Descriptor>) -> Added {
         if let Some(descriptor) = record {
             // Including the comma after it.
             let length = serde_json::to_vec(&descriptor).map_or(0, |json| json.len() + 1);
@@ -97,14 +97,14 @@ impl<'a> Filling<'a> {
             if self.page.wants(&descriptor) {
                 let is_first = self.referrers.descriptors.is_empty();
                 if !is_first && self.bytes + length > self.page.most_bytes {
-                    return Taken::No;
+                    return Added::No;
                 }
                 self.bytes += length;
                 self.referrers.descriptors.push(descriptor);
             }
         }
         self.seen = Some(digest);
-        Taken::Yes
+        Added::Yes
     }
 
     /// The page, with more to follow.

@@ -10,7 +10,7 @@ use http::StatusCode;
 
 use crate::client::{Answer, Served, request};
 
-/// Hashes of the lowest cost, so that tests are quick.
+/// Hashes of the lowest cost, so that tests are fast.
 fn users(list: &[(&str, &str)]) -> Htpasswd {
     let line = |(user, password): &(&str, &str)| {
         let hash = bcrypt::hash_with_salt(password, 4, [7; 16]).unwrap();
@@ -24,7 +24,7 @@ fn grant(who: Who, path: &str) -> Grant {
     Grant { who, paths }
 }
 
-/// `anna` reads everything, `ci` writes below `team`; `pull` is for others.
+/// `anna` may read everything, `ci` may write below `team`; `pull` grants rights to others.
 fn settings(pull: Vec<Grant>) -> Settings {
     let named = |name: &str| Who::Users([name.to_owned()].into());
     let mut list = vec![grant(named("anna"), "**")];
@@ -85,7 +85,7 @@ async fn without_a_login_there_is_an_invitation_and_nothing_else() {
     assert_eq!(anonymous.status, StatusCode::UNAUTHORIZED);
 }
 
-/// A client that sends an unknown form of credential is told that it is not understood.
+/// A client that sends an unknown type of credential gets an answer that says so.
 #[tokio::test]
 async fn a_login_of_another_scheme_is_a_wrong_one() {
     let served = served(settings(vec![grant(Who::Anybody, "**")])).await;
@@ -168,7 +168,7 @@ async fn the_list_of_repositories_has_what_one_may_read() {
         "",
         "a name that may not be read is not told"
     );
-    // Clients that look for a login at the door find that there is one.
+    // Clients that look for a login at `/v2/` are challenged.
     let door = ask(&served, None, "GET", "/v2/").await;
     assert_eq!(door.status, StatusCode::OK);
     assert_eq!(door.header("www-authenticate"), "Basic realm=\"coral\"");
@@ -186,7 +186,7 @@ async fn a_blob_cannot_be_mounted_out_of_a_repository_that_one_may_not_read() {
         let target = format!("/v2/team/other/blobs/uploads/?mount={secret}{from}");
         let answer = ask(&served, CI, "POST", &target).await;
         assert_eq!(answer.status, expected, "{from}");
-        // Nor does one learn that it is there.
+        // The client does not learn that the blob exists.
         assert_eq!(answer.header("coral-blob-elsewhere"), "", "{from}");
     }
 }
@@ -300,7 +300,7 @@ async fn no_more_uploads_are_open_than_there_may_be() {
     assert_eq!(answer.status, StatusCode::ACCEPTED);
 }
 
-/// `ci` may have one upload in ten, but a hundred in any case.
+/// `ci` may have a tenth of the uploads, but at least a hundred.
 #[tokio::test]
 async fn one_client_does_not_get_all_places_for_uploads() {
     let limits = Limits {
@@ -329,7 +329,7 @@ async fn one_client_does_not_get_all_places_for_uploads() {
         let other = ask(&served, ANNA, "POST", target).await;
         assert!(other.status.is_success(), "{target}");
     }
-    // Ended by a digest that is right, by one that is wrong, and by the client.
+    // The upload is ended by the right digest, by a wrong one, and by the client.
     for ending in ["", "x"] {
         let target = format!("{last}?digest={}", Digest::sha256(ending.as_bytes()));
         ask(&served, CI, "PUT", &target).await;

@@ -134,7 +134,7 @@ async fn a_mount_of_what_is_not_there_begins_an_upload() {
     }
 }
 
-/// Regression: what cannot be mounted was an error, and not the beginning of an upload.
+/// Regression: an invalid mount was an error, instead of beginning an upload.
 #[tokio::test]
 async fn a_mount_that_is_not_understood_begins_an_upload() {
     let registry = Served::new();

@@ -1,4 +1,4 @@
-//! What a page in a browser can make the browser send.
+//! Requests that a web page can make a browser send.
 
 use coral_image::Digest;
 use http::StatusCode;

@@ -1,4 +1,4 @@
-//! A registry over a scratch folder, and one way to ask it.
+//! A registry over a temporary folder, and a client for it.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A registry, and the folder it stores to.
+/// A registry, and the folder of its store.
 pub(crate) struct Served {
     router: Router,
     pub(crate) registry: Registry,
@@ -24,7 +24,7 @@ pub(crate) struct Served {
     pub(crate) folder: TempDir,
 }
 
-/// An answer, read whole.
+/// An answer that was read completely.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -81,17 +81,17 @@ impl Served {
         }
     }
 
-    /// Ends this registry, and starts another one over the same folder.
+    /// Stops this registry, and starts another one over the same folder.
     pub(crate) fn restarted(self) -> Self {
         Self::over(self.ended())
     }
 
-    /// Ends this registry.
+    /// Stops this registry.
     pub(crate) fn ended(self) -> TempDir {
         self.folder
     }
 
-    /// Where the content of a digest lies.
+    /// The file with the content of a digest.
     pub(crate) fn content(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         let contents = self.folder.path().join("store/blobs/sha256");

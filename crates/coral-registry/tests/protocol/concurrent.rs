@@ -1,4 +1,4 @@
-//! Many at once on the same things.
+//! Many concurrent requests for the same objects.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ async fn a_tag_is_never_listed_without_its_image_while_both_come_and_go() {
     let registry = Arc::new(Served::new());
     let image = registry.image("a", b"layer").await;
     let target = format!("/v2/a/manifests/{}", digest_of(&image));
-    // Looking through other tags gives the push time to come between.
+    // Checking the other tags gives the push time to come in between.
     let tags: Vec<String> = (0..90).map(|number| format!("tag=x{number}")).collect();
     let other = registry.image("a", b"other").await;
     let by_digest = format!("{}?{}", digest_of(&other), tags.join("&"));

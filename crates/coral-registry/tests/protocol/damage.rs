@@ -1,5 +1,5 @@
-//! A storage folder that was changed by hand or by a fault: what is damaged is not there, for every
-//! method alike, until it is pushed again.
+//! A storage folder that was changed by hand or by a fault: damaged content counts as missing, for
+//! every method alike, until it is pushed again.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::client::{MANIFEST, Served, digest_of};
 
-/// Pushes an image, reads it, does something to its storage, and sees that a look at the image
-/// says so, and that pushing it once more is all that is needed; also across a restart.
+/// Pushes an image, reads it and damages its storage. Then checks that a request for the image
+/// reports the damage, and that one more push repairs it; also across a restart.
 async fn check(damage: impl Fn(&Served, &Value)) {
     let registry = Served::new();
     let image = registry.image("a", b"layer").await;
@@ -129,7 +129,7 @@ async fn a_layer_that_was_cut_is_refused_to_a_manifest_and_pushed_again() {
         (refused.status, refused.code().as_str()),
         (StatusCode::BAD_REQUEST, "MANIFEST_BLOB_UNKNOWN")
     );
-    // No client is told again that it is there.
+    // No client is told any more that the layer exists.
     let target = format!("/v2/a/blobs/{layer}");
     let head = registry.send("HEAD", &target, b"").await;
     assert_eq!(head.status, StatusCode::NOT_FOUND);

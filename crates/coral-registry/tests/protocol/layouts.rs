@@ -161,7 +161,7 @@ async fn a_layout_hides_what_the_store_has_under_its_name() {
     assert_eq!(tags["tags"], json!(["1"]));
     let target = format!("/v2/base/app/manifests/{hidden}");
     assert_eq!(served.get(&target).await.status, StatusCode::NOT_FOUND);
-    // The store kept it.
+    // The store kept the image.
     served.registry.configure(settings([].into()));
     assert_eq!(served.get(&target).await.status, StatusCode::OK);
 }
@@ -233,7 +233,7 @@ fn a_folder_that_is_no_layout_is_refused() {
     assert!(open().contains("index.json"));
 }
 
-/// Opening a pipe waits for its other end: a few hundred requests were all threads that there are.
+/// Opening a pipe waits for its other end: a few hundred requests would block all threads.
 #[tokio::test]
 async fn what_is_no_file_is_not_waited_for() {
     let folder = TempDir::new().unwrap();
@@ -255,7 +255,7 @@ async fn what_is_no_file_is_not_waited_for() {
     assert_eq!(in_time(&served, manifest).await, 500);
 }
 
-/// Puts a pipe in a file's place.
+/// Replaces a file by a pipe.
 fn pipe(path: &Path) {
     fs::remove_file(path).unwrap();
     let made = std::process::Command::new("mkfifo").arg(path).status();
@@ -267,7 +267,7 @@ async fn in_time(served: &Served, target: &str) -> StatusCode {
     answer.await.expect("there is an answer").status
 }
 
-/// A folder of a stranger could name each file of the machine, and have it read or served.
+/// An untrusted folder could name any file of the machine, and have it read or served.
 #[tokio::test]
 async fn no_link_inside_a_layout_is_followed() {
     let folder = TempDir::new().unwrap();
@@ -305,7 +305,8 @@ async fn no_link_inside_a_layout_is_followed() {
     );
 }
 
-/// Also a link that stays inside: what it names may be changed to lead out between two looks.
+/// This includes a link that stays inside: its target may be changed to lead out between two
+/// requests.
 #[tokio::test]
 async fn links_of_every_kind_are_refused_and_a_hard_link_is_a_file() {
     let layer = Digest::sha256(b"layer");
@@ -354,7 +355,7 @@ fn what_a_file_of_another_form_contains_is_not_told() {
     }
 }
 
-/// A content store of a container runtime has blobs, and no index beside them.
+/// A content store of a container runtime has blobs, but no index beside them.
 #[tokio::test]
 async fn the_blobs_may_be_in_a_folder_that_is_named() {
     let folder = TempDir::new().unwrap();
@@ -362,7 +363,7 @@ async fn the_blobs_may_be_in_a_folder_that_is_named() {
     let store = TempDir::new().unwrap();
     let blobs = store.path().join("blobs");
     fs::rename(folder.path().join("blobs"), &blobs).unwrap();
-    // The user's own word may be a link.
+    // A path that the user gives may be a link.
     symlink(&blobs, store.path().join("link")).unwrap();
     let files = LayoutFiles::new(folder.path()).with_blobs(store.path().join("link"));
     let served = Served::new();
@@ -377,7 +378,7 @@ async fn the_blobs_may_be_in_a_folder_that_is_named() {
     assert_eq!(served.get(&layer).await.body, b"layer");
 }
 
-/// Regression: the last of them was served in silence.
+/// Regression: the last of them was served silently.
 #[tokio::test]
 async fn a_tag_that_several_images_have_is_not_served() {
     let folder = TempDir::new().unwrap();

@@ -180,7 +180,7 @@ async fn more_referrers_than_clients_read_at_once_come_in_pages() {
     assert_eq!(found, expected);
 }
 
-/// 300 referrers of 4 MB each once took 1.2 GB of memory for an answer of 4 MB.
+/// Regression: 300 referrers of 4 MB each took 1.2 GB of memory for an answer of 4 MB.
 #[tokio::test]
 async fn referrers_that_have_no_place_on_a_page_are_not_read_for_it() {
     let registry = Served::new();
@@ -195,7 +195,7 @@ async fn referrers_that_have_no_place_on_a_page_are_not_read_for_it() {
     let names = std::fs::read_dir(&folder).unwrap();
     let last = names.map(|name| name.unwrap().path()).max().unwrap();
     std::fs::remove_file(&last).unwrap();
-    // To read a folder as a file fails.
+    // Reading a folder as a file fails.
     std::fs::create_dir(&last).unwrap();
     let first = registry.get(&format!("/v2/a/referrers/{subject}")).await;
     assert_eq!(first.status, StatusCode::OK);

@@ -70,7 +70,7 @@ async fn a_layer_that_is_fetched_from_elsewhere_need_not_be_there() {
     );
 }
 
-/// Regression: such an image was taken, and no client could ever pull it.
+/// Regression: such an image was accepted, and no client could ever pull it.
 #[tokio::test]
 async fn a_layer_that_must_not_be_distributed_and_names_no_urls_has_to_be_there() {
     let registry = Served::new();
@@ -247,7 +247,7 @@ async fn what_was_read_before_is_not_remembered_past_a_change() {
     }
 }
 
-/// Each may have 4 MiB, and as many connections as the registry takes were as many times that.
+/// Each manifest may have 4 MiB, and the memory grew with the number of connections.
 #[tokio::test]
 async fn large_manifests_that_do_not_end_share_a_bounded_amount_of_memory() {
     const MANY: usize = 40;
@@ -257,7 +257,7 @@ async fn large_manifests_that_do_not_end_share_a_bounded_amount_of_memory() {
     let most = Bytes::from(vec![b' '; (4 << 20) - 1]);
     let endless = |_| {
         let body = stream::iter([Ok::<_, std::io::Error>(most.clone())]).chain(stream::pending());
-        // Who waits to be told to send is refused without a drain.
+        // A client that waits for `100 Continue` is refused without reading its body.
         let request = Request::put("/v2/a/manifests/large").header("expect", "100-continue");
         registry.ask(request.body(Body::from_stream(body)).unwrap())
     };

@@ -1,4 +1,4 @@
-//! Which hosts a registry answers for.
+//! The host names that a registry answers for.
 
 use axum::body::Body;
 use coral_image::Host;

@@ -1,4 +1,4 @@
-//! How long clients are waited for, and how many of them there may be.
+//! How long the server waits for clients, and how many of them it accepts.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use crate::client::Served;
 use crate::serving::{answer, ask, serve_at, status_line};
 
-/// Long enough for a client that a busy machine holds up.
+/// Long enough for a client on a busy machine.
 const SHORT: Duration = Duration::from_secs(2);
 const LATE: Duration = Duration::from_mins(2);
 
-/// One kind of patience is short, all others are as long as a test.
+/// Timeouts that are longer than any test; a test shortens one of them.
 fn patient() -> Timeouts {
     Timeouts {
         handshake: LATE * 10,
@@ -31,12 +31,12 @@ fn serving(timeouts: Timeouts) -> Serving {
     }
 }
 
-/// What comes until the server has closed the connection.
+/// The bytes that arrive until the server has closed the connection.
 async fn until_closed(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let end = stream.read_to_end(&mut all);
     let ended = tokio::time::timeout(LATE, end).await;
-    // A reset is an end, too.
+    // A reset also counts as an end.
     let _ = ended.expect("the connection is closed in time");
     String::from_utf8(all).unwrap()
 }
@@ -75,7 +75,7 @@ async fn a_client_that_does_not_begin_with_tls_is_cut_off() {
     assert_eq!(until_closed(&mut stream).await, "");
 }
 
-/// It could become HTTP/1 or HTTP/2.
+/// The connection could become HTTP/1 or HTTP/2.
 #[tokio::test]
 async fn a_client_that_does_not_say_which_protocol_it_speaks_is_cut_off() {
     assert_eq!(check_head_timeout(b"P").await, "");
@@ -125,7 +125,8 @@ async fn a_body_that_stops_coming_is_refused_and_what_came_is_kept() {
     assert_eq!(refused, "HTTP/1.1 408 Request Timeout\r\n");
 }
 
-/// Asks on connections of its own, one after the other, until the answer begins like this.
+/// Sends requests over separate connections, one after the other, until the answer begins like
+/// this.
 async fn until_answered(address: SocketAddr, expected: &str) -> String {
     let asked = async {
         loop {
@@ -160,7 +161,7 @@ async fn a_connection_too_many_is_refused_at_once_until_there_is_a_place_again()
 #[tokio::test]
 async fn a_client_that_stops_reading_its_answer_is_cut_off() {
     let registry = Served::new();
-    // Larger than what the system takes in for a client that does not read.
+    // Larger than the system buffers for a client that does not read.
     let content = vec![7; 40_000_000];
     let target = format!("/v2/a/blobs/{}", registry.push("a", &content).await);
     let serving = Serving {
@@ -175,7 +176,7 @@ async fn a_client_that_stops_reading_its_answer_is_cut_off() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     ask(&mut stream, &target, "").await;
     assert_eq!(status_line(&mut stream).await, "HTTP/1.1 200 OK\r\n");
-    // Its place is free again.
+    // Its slot is free again.
     until_answered(address, "HTTP/1.1 200 OK").await;
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;

@@ -11,7 +11,7 @@ use crate::client::{Answer, MANIFEST, Served, request};
 const NEVER: (&str, &str) = ("x-coral-route", "never");
 const OWN: &str = "coral.coral-system.svc:5000";
 
-/// Access as in a cluster: one user may do everything, everybody reads what is public.
+/// Access as in a cluster: one user may do everything, anonymous clients read public repositories.
 fn settings() -> Settings {
     let hash = bcrypt::hash_with_salt("a secret", 4, [7; 16]).unwrap();
     let grant = || Grant {
@@ -143,7 +143,7 @@ async fn lists_name_the_repository_as_the_client_does_page_by_page() {
     assert_eq!(served.get(next).await.json()["tags"][0], "2");
 }
 
-/// Names that have nothing here, each with a private twin: nothing tells the two apart.
+/// Missing names, each with a private twin: the answers must not tell the two apart.
 #[tokio::test]
 async fn a_private_image_is_answered_exactly_like_one_that_is_not_here() {
     let served = served().await;
@@ -206,7 +206,7 @@ async fn a_miss_is_404_and_with_never_403_with_a_sentence() {
         "coral: docker.io/library/x:1 is not mirrored here and docker.io is never contacted \
          (RegistryRoute). Add it to a RegistryMirror, or ask an administrator."
     );
-    // Without `ns` the header means nothing.
+    // Without `ns` the header has no effect.
     let plain = "/v2/docker.io/library/nginx/manifests/2";
     let plain = ask(&served, "GET", plain, &[NEVER]).await;
     assert_eq!(plain.status, StatusCode::NOT_FOUND);

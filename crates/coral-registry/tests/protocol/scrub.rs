@@ -1,4 +1,4 @@
-//! What is told of the scrub.
+//! Reports of the scrub.
 
 use std::fs;
 use std::time::Duration;

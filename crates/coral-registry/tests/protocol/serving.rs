@@ -1,4 +1,4 @@
-//! Over a real connection.
+//! Requests over real connections.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +15,7 @@ async fn serve(registry: &Served) -> (TcpStream, CancellationToken, tokio::task:
     (TcpStream::connect(address).await.unwrap(), shutdown, server)
 }
 
-/// Serves until the token is cancelled; where, and what ends when it has ended.
+/// Serves until the token is cancelled. Returns the address, and a task that ends with the server.
 pub(crate) async fn serve_at(
     registry: &Served,
     serving: Serving,
@@ -68,7 +68,7 @@ async fn a_shutdown_lets_a_running_request_end() {
          expect: 100-continue\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // The handler is running when it asks for the body.
+    // The handler is running once it asks for the body.
     assert_eq!(status_line(&mut stream).await, "HTTP/1.1 100 Continue\r\n");
     shutdown.cancel();
     stream.write_all(b"body").await.unwrap();
@@ -121,10 +121,11 @@ async fn what_strangers_send_makes_no_new_labels() {
     assert_eq!(counted, expected);
 }
 
-/// Reads until the server closes: the head as text, and what came of the body.
+/// Reads until the server closes the connection. Returns the head as text, and the bytes of the
+/// body that arrived.
 pub(crate) async fn answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut all = Vec::new();
-    // A reset is an end, too.
+    // A reset also counts as an end.
     let _ = stream.read_to_end(&mut all).await;
     let end = all.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let body = all.split_off(end + 4);

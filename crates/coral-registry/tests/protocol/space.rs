@@ -1,4 +1,4 @@
-//! How much is stored, and how much may be.
+//! Stored bytes, and limits on them.
 
 use coral_image::Digest;
 use coral_registry::{
@@ -52,12 +52,12 @@ async fn a_push_over_the_limit_is_refused_with_what_is_stored_and_what_to_do() {
         assert_eq!(error["detail"]["limit"], 10_000);
         assert_eq!(error["detail"]["stored"], 6000);
     }
-    // What open uploads have counts.
+    // The bytes of open uploads count.
     let taken = served.send("PATCH", &upload, &[3; 3500]).await;
     assert_eq!(taken.status, StatusCode::ACCEPTED);
     let refused = served.send("POST", &whole, &[2; 600]).await;
     assert_eq!(refused.status, StatusCode::INSUFFICIENT_STORAGE);
-    // Reading, mounting and deleting go on.
+    // Reading, mounting and deleting still work.
     let blob = format!("/v2/a/blobs/{there}");
     assert_eq!(served.get(&blob).await.status, StatusCode::OK);
     let mount = format!("/v2/b/blobs/uploads/?mount={there}&from=a");
@@ -134,7 +134,7 @@ async fn what_is_stored_and_free_is_told_in_all_by_repository_and_in_metrics() {
     }
 }
 
-/// Everyone may pull what is below `b`, and no one else anything.
+/// Everyone may pull repositories below `b`, and no other client may do anything.
 fn open_b(served: &Served) {
     let anybody = Grant {
         who: Who::Anybody,
@@ -157,7 +157,7 @@ async fn the_largest_repositories_are_listed_of_those_that_the_caller_may_pull()
         let target = format!("/coral/v1/repositories{query}");
         served.get(&target).await
     };
-    // That answer holds for a second: another registry gives it.
+    // The answer is cached for one second, so another registry is asked.
     let uncounted = Served::new().get("/coral/v1/repositories").await.json();
     assert_eq!(uncounted["counted"], false);
     counted(&served).await;

@@ -43,7 +43,7 @@ fn a_folder_with_other_files_is_left_alone() {
     assert!(folder.path().join("tmp/thesis.txt").exists());
 }
 
-/// Images that were fetched with a credential are not for every user of the machine.
+/// Images that were fetched with a credential must not be readable for every user of the machine.
 #[test]
 fn a_folder_that_is_made_is_for_its_owner_alone_and_one_that_is_there_keeps_its_mode() {
     use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! Blobs of a source that has no files: what comes from a stream is served as what comes from a file.
+//! Blobs of a source without files: a stream is served like a file.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,26 +32,26 @@ const MIB: u64 = 1 << 20;
 /// How the stream of a blob ends.
 #[derive(Debug, Clone, Copy, Default)]
 enum End {
-    /// With the last byte that was asked for.
+    /// After the last byte that was requested.
     #[default]
     Right,
-    /// With an error, after so many bytes.
+    /// With an error, after this many bytes.
     Error(u64),
-    /// Without one, after so many bytes.
+    /// Early and without an error, after this many bytes.
     Early(u64),
-    /// With so many bytes more than were asked for.
+    /// With this many more bytes than were requested.
     Late(u64),
-    /// Not at all: after so many bytes it is silent.
+    /// Never: after this many bytes nothing arrives.
     Never(u64),
 }
 
-/// One blob in memory, whose bytes follow from their positions.
+/// One blob in memory, whose bytes are computed from their positions.
 #[derive(Debug, Clone, Default)]
 struct Memory {
     size: u64,
     piece: u64,
     end: End,
-    /// How many bytes were made.
+    /// How many bytes were produced.
     made: Arc<AtomicU64>,
     /// Cancelled when a stream is dropped.
     dropped: CancellationToken,
@@ -82,7 +82,7 @@ impl Memory {
         format!("/v2/memory/blobs/{}", Self::digest())
     }
 
-    /// Served as the repository `memory`.
+    /// Serves it as the repository `memory`.
     fn serve(&self) -> Served {
         let served = Served::new();
         served.registry.configure(Settings {
@@ -231,7 +231,7 @@ async fn ranges_of_a_stream_are_parts_and_what_is_outside_is_416() {
         assert_eq!(part.status, StatusCode::PARTIAL_CONTENT, "{range}");
         let content_range = format!("bytes {}-{}/1000000", expected.start, expected.end - 1);
         assert_eq!(part.header("content-range"), content_range);
-        // No more is read than was asked for.
+        // No more is read than was requested.
         assert_eq!(memory.made() - before, expected.end - expected.start);
         assert!(part.body == Memory::bytes(expected), "{range}");
     }
@@ -263,7 +263,8 @@ async fn a_repository_of_a_source_is_listed_and_takes_no_writes() {
     assert_eq!(served.get(&Memory::target()).await.body.len(), 10);
 }
 
-/// All that comes over a connection, which the server has to end: its client keeps it open.
+/// All bytes that arrive over a connection that the server has to close, because its client keeps
+/// it open.
 async fn until_cut(memory: &Memory) -> Vec<u8> {
     let served = memory.serve();
     let (address, _shutdown, _server) = serve_at(&served, Serving::default()).await;
@@ -272,7 +273,7 @@ async fn until_cut(memory: &Memory) -> Vec<u8> {
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut all = Vec::new();
     let read = tokio::time::timeout(Duration::from_mins(1), stream.read_to_end(&mut all));
-    // A reset is an end, too.
+    // A reset also counts as an end.
     let _ = read.await.unwrap();
     all
 }
@@ -290,14 +291,14 @@ async fn an_error_or_an_early_end_cuts_the_connection_and_no_short_answer_passes
         assert!(length <= after, "{end:?}: {length}");
         assert!(all[body..] == Memory::bytes(0..length), "{end:?}");
     }
-    // Before the first byte, the head may have gone out or not, but nothing else.
+    // Before the first byte, the head may or may not have been sent, but nothing else.
     for end in [End::Error(0), End::Early(0)] {
         let all = until_cut(&Memory::of(1_000_000, 70_000).ending(end)).await;
         assert!(all.is_empty() || all.ends_with(b"\r\n\r\n"), "{end:?}");
     }
 }
 
-/// The answer's bytes until it is cut off, and the time until then. The clock is not the machine's.
+/// The bytes of the answer until it is cut off, and the time until then by the paused clock.
 async fn cut_off(memory: &Memory) -> (u64, Duration) {
     let served = memory.serve();
     let asked = request("GET", &Memory::target(), &[], b"");
@@ -346,14 +347,14 @@ async fn a_stream_is_read_no_faster_than_its_client_reads() {
     let mut piece = vec![0; 1 << 20];
     for read in 1..64 {
         stream.read_exact(&mut piece).await.unwrap();
-        // What the system and the connection hold of it.
+        // The bytes that the system and the connection buffer.
         let made = memory.made();
         assert!(
             made <= (read + 64) * MIB,
             "{made} bytes made, {read} MiB read"
         );
     }
-    // And a client that goes away ends it.
+    // A client that goes away ends the stream.
     drop(stream);
     let dropped = tokio::time::timeout(Duration::from_mins(1), memory.dropped.cancelled());
     dropped.await.unwrap();

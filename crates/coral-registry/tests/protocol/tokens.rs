@@ -1,4 +1,4 @@
-//! Signed tokens: what their holders may do, and which of them are refused.
+//! Signed tokens: the rights of their holders, and which tokens are refused.
 
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +16,8 @@ use crate::client::{Answer, Served, digest_of, image_of, request};
 const HOST: &str = "local.coral-system.svc:5000";
 const BOTH: &[Action] = &[Action::Pull, Action::Push];
 
-/// A registry that takes the tokens of one key. Without a token everybody reads `public` and what
-/// is listed as public; every user may write everywhere.
+/// A registry that accepts tokens of one key. Without a token, every client may read `public` and
+/// the paths that are listed as public, and every user may write everywhere.
 struct Guarded {
     served: Served,
     key: SigningKey,
@@ -161,7 +161,7 @@ async fn a_token_reaches_what_it_names_and_nothing_else() {
             "/v2/public/app/blobs/uploads/".to_owned(),
             StatusCode::FORBIDDEN,
         ),
-        // What everybody reads.
+        // Repositories that every client may read.
         (
             "GET",
             "/v2/docker.io/library/base/manifests/1".to_owned(),
@@ -172,7 +172,7 @@ async fn a_token_reaches_what_it_names_and_nothing_else() {
             "/v2/public/app/manifests/1".to_owned(),
             StatusCode::OK,
         ),
-        // No token deletes or lists.
+        // No token allows deleting or listing.
         (
             "DELETE",
             "/v2/team-a/app/manifests/1".to_owned(),
@@ -280,7 +280,8 @@ async fn a_token_that_is_not_good_is_refused_with_the_reason() {
         ("x".repeat(3001), "more than 3000 bytes"),
         ("x".repeat(5000), "header is too long"),
     ] {
-        // What everybody may read is refused too: a client with a bad token is told.
+        // Even requests that every client may make are refused: a client with an invalid token is
+        // told so.
         let target = "/v2/public/app/manifests/1";
         let answer = registry.ask(&token, "GET", target, b"").await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{expected}");

@@ -1,8 +1,8 @@
 mod images;
+mod injection;
 mod mirrors;
 mod nodes;
 mod shapes;
-mod wishes;
 
 use serde_json::json;
 

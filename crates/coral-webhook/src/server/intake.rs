@@ -1,8 +1,8 @@
 //! Reads bodies within a memory budget that is shared fairly between clients.
 //!
-//! Every pod can reach the webhook. A request therefore counts once its first byte has arrived, and
-//! takes memory for the bytes received, not for those announced; a stalled body is aborted soon;
-//! and the requests of one client never take all of the memory.
+//! Every pod can reach the webhook. So a request counts only once its first byte has arrived, and
+//! takes memory for the bytes received, not for those announced. A stalled body is aborted soon.
+//! The requests of one client never take all of the memory.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,40 +16,40 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Failure;
 
-/// Largest body in bytes. A stored object has at most about 1.5 MiB, a review holds it twice, and
-/// JSON may spell a letter with six bytes.
+/// Largest body in bytes. A stored object has at most about 1.5 MiB, a review contains it twice,
+/// and JSON may encode a letter in six bytes.
 pub(super) const MAX_BODY: usize = 16 << 20;
-/// Bytes of bodies that are held at once, in units of [`UNIT`]. Each review takes at least one
-/// unit, so this is also how many of them are under way at once. As JSON values they take about
-/// four times this.
+/// Most bytes of bodies that are held at once, in units of [`UNIT`]. Each review takes at least one
+/// unit, so this is also the most reviews in progress. As JSON values they take about four times as
+/// much memory.
 const MAX_UNITS: usize = 32;
 /// Bytes of a body for which one unit is taken.
 const UNIT: usize = 1 << 20;
-/// Reviews of one client that are under way at once. An API server waits for no more than a
-/// millisecond until one of them ends.
+/// Most reviews of one client in progress. An API server waits no more than a millisecond until one
+/// of them ends.
 const MAX_OF_CLIENT: usize = 8;
-/// Units of one client: enough for the largest body, and half of all.
+/// Most units of one client: enough for the largest body, and half of all units.
 const MAX_UNITS_OF_CLIENT: usize = MAX_BODY / UNIT;
 /// How long a review waits until others end.
 const TURN: Duration = Duration::from_secs(1);
-/// How long a body may stand still.
+/// Longest time without a byte of a body.
 const STALL: Duration = Duration::from_millis(300);
 /// Clients that are remembered before those without a request are forgotten.
 const MANY_CLIENTS: usize = 1024;
 
-/// The room for bodies.
+/// The memory budget for bodies.
 pub(super) struct Intake {
     units: Arc<Semaphore>,
     clients: Mutex<HashMap<IpAddr, Weak<Client>>>,
 }
 
-/// The share of one client.
+/// The share of one client in the budget.
 struct Client {
     reviews: Arc<Semaphore>,
     units: Arc<Semaphore>,
 }
 
-/// The room of one review, taken until this is dropped.
+/// The part of the budget that one review uses. It is released when this is dropped.
 pub(super) struct ReviewPermit {
     _client: Arc<Client>,
     _permits: Vec<OwnedSemaphorePermit>,
@@ -65,14 +65,14 @@ impl Default for Intake {
 }
 
 impl Intake {
-    /// Reads a whole body. Hold the permit until the answer is made.
+    /// Reads a body completely. Hold the permit until the answer is complete.
     pub(super) async fn read(
         &self,
         peer: Peer,
         body: Body,
     ) -> Result<(Bytes, ReviewPermit), Failure> {
         let mut chunks = body.into_data_stream();
-        // The first byte may take any time, because no memory is held for it.
+        // The first byte may take any time, because a request holds no memory before it.
         let mut next = chunks.next().await;
         let client = self.client(network_of(peer.0));
         let mut permits = vec![turn(&client.reviews).await?];

@@ -155,7 +155,7 @@ async fn a_body_that_does_not_end_is_a_408() {
     assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
 }
 
-/// A body of which a byte comes every 200 ms, for ever.
+/// A body that delivers one byte every 200 ms, without an end.
 fn dripping() -> Body {
     let clock = tokio::time::interval(Duration::from_millis(200));
     let bytes = futures::stream::unfold(clock, async |mut clock| {
@@ -166,7 +166,7 @@ fn dripping() -> Body {
     Body::from_stream(bytes)
 }
 
-/// A body of which nothing comes.
+/// A body that delivers nothing.
 fn silent() -> Body {
     Body::from_stream(futures::stream::pending::<Result<Bytes, std::io::Error>>())
 }
@@ -195,7 +195,7 @@ async fn a_client_that_drips_bodies_leaves_room_for_others() {
     let routes = routes();
     let hostile = (0..100).map(|_| status_for(routes.clone(), 1, dripping()));
     let review = async {
-        // The others are being read.
+        // The other bodies are being read.
         tokio::task::yield_now().await;
         status_for(routes.clone(), 2, creation().to_string().into()).await
     };
@@ -224,7 +224,7 @@ async fn a_body_that_stands_still_ends_before_the_api_server_gives_up() {
     assert!(began.elapsed() < PATIENCE / 2);
 }
 
-/// Its labels may put it under a policy that switches rewriting off.
+/// The labels of the namespace may put it under a policy that switches rewriting off.
 #[tokio::test]
 async fn a_pod_of_a_namespace_that_is_not_known_yet_stays_as_it_is() {
     let mut review = creation();

@@ -1,4 +1,4 @@
-//! From API objects to a [`World`].
+//! Builds a [`World`] from API objects.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl World {
             namespace: shard.namespace().unwrap_or_default(),
             name: shard.spec.mirror.clone(),
         };
-        // Shards of a deleted mirror may still be there.
+        // Shards of a deleted mirror may still exist.
         if !self.mirrors.contains_key(&mirror) {
             return;
         }
@@ -58,7 +58,7 @@ impl World {
             let Some((source, copy)) = copy(&mirror, &shard.spec.registry, image) else {
                 continue;
             };
-            // A manifest that is mirrored under a tag is there under its digest too.
+            // A manifest that is mirrored under a tag can also be pulled by its digest.
             let by_digest = format!("{}@{}", source.repository(), copy.digest);
             let by_name = canonical(&source);
             if by_digest != by_name {
@@ -76,9 +76,9 @@ impl World {
     }
 }
 
-/// The source and its copy, if the copy is complete and in its right place. An image with a digest
-/// is complete, whatever its state is: a later check may fail because the source is unreachable,
-/// but the copy still exists.
+/// The source and its copy, if the copy is complete and has the right name. An image with a digest
+/// is complete, whatever its state: a later check may fail because the source is unreachable, but
+/// the copy still exists.
 fn copy(
     mirror: &MirrorKey,
     registry: &str,
@@ -87,7 +87,7 @@ fn copy(
     let source = ImageRef::parse(&image.reference).ok()?;
     let destination = ImageRef::parse(&image.destination).ok()?;
     let repository = destination_in(registry, source.repository())?;
-    // A rewritten image keeps its host in the path: anything else could be another image.
+    // A rewritten image keeps its host in the path: under any other path it could be another image.
     if destination.repository().to_string() != repository {
         return None;
     }
@@ -100,7 +100,7 @@ fn copy(
     Some((source, copy))
 }
 
-/// Where a source's images lie in a registry.
+/// The repository of a source's images in a registry.
 pub(crate) fn destination_in(registry: &str, source: &Repository) -> Option<String> {
     let path = destination_path(source).ok()?;
     Some(format!("{registry}/{path}"))

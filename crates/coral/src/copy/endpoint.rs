@@ -135,7 +135,7 @@ impl CopyEndpoint {
 
     pub(crate) fn key(&self) -> Option<Key> {
         match self {
-            Self::Image(image, _) => Some(Key::of(image)),
+            Self::Image(image, _) => Some(Key::from_reference(image)),
             Self::Layout(..) | Self::Archive(..) | Self::DockerArchive(..) => None,
         }
     }

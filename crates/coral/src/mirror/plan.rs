@@ -278,7 +278,7 @@ mod tests {
         let key = ImageRef::parse(&format!("mirror:5000/quay.io/{image}")).unwrap();
         Planned {
             source: format!("quay.io/{image}"),
-            key: Some(Key::of(&key)),
+            key: Some(Key::from_reference(&key)),
             action,
         }
     }

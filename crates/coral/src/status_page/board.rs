@@ -44,7 +44,7 @@ impl BoardMirror {
 
     /// A page of its images; empty if it has just ended.
     pub(crate) async fn images(&self, query: ImageQuery) -> ImagePage {
-        let page = self.engine.look(&self.name, query).await;
+        let page = self.engine.image_page(&self.name, query).await;
         page.unwrap_or_default()
     }
 }

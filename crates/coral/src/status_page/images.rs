@@ -5,7 +5,7 @@ use std::sync::Arc;
 use coral_api::MirroredRepository;
 use coral_api::mirrored_images::MirroredState;
 use coral_image::Digest;
-use coral_mirror::{Activity, ImagePage, ImageQuery, ImageView, Which};
+use coral_mirror::{Activity, ImageFilter, ImagePage, ImageQuery, ImageView};
 use futures::{StreamExt, stream};
 
 use super::Visit;
@@ -61,7 +61,7 @@ impl Visit {
     pub(super) async fn images(
         &self,
         mirror: &BoardMirror,
-        which: Which,
+        which: ImageFilter,
         page: usize,
         per_page: usize,
     ) -> ImagesPage {

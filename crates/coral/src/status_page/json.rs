@@ -6,7 +6,7 @@ use coral_api::RegistryMirrorStatus;
 use coral_api::metadata::time;
 use coral_api::mirrored_images::MirroredImage;
 use coral_image::{Host, RepositoryPath};
-use coral_mirror::{Activity, MOST_FAILURES, Which, failures, name_failures};
+use coral_mirror::{Activity, ImageFilter, MOST_FAILURES, failures, name_failures};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Serialize;
@@ -152,7 +152,7 @@ async fn mirror_status(visit: &Visit, mirror: &BoardMirror, query: &PageQuery) -
     let shown = visit.images(mirror, query.which(), query.page(), PER_PAGE);
     let shown = shown.await;
     let failed = if summary.failing + summary.errors > 0 {
-        let failed = visit.images(mirror, Which::Failed, 1, MOST_FAILURES);
+        let failed = visit.images(mirror, ImageFilter::Failed, 1, MOST_FAILURES);
         Some(failed.await)
     } else {
         None
@@ -211,7 +211,7 @@ mod tests {
 
     fn shown(tag: &str, state: MirroredState) -> ShownImage {
         let destination = format!("mirror:5000/quay.io/a/b:{tag}");
-        let key = Key::of(&ImageRef::parse(&destination).unwrap());
+        let key = Key::from_reference(&ImageRef::parse(&destination).unwrap());
         ShownImage {
             view: ImageView {
                 key,

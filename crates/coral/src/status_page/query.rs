@@ -1,7 +1,7 @@
 //! The query of a page's address. No query is an error: parameters that cannot be parsed are
 //! ignored.
 
-use coral_mirror::Which;
+use coral_mirror::ImageFilter;
 use serde::Deserialize;
 
 /// Page numbers beyond this one are capped.
@@ -27,13 +27,13 @@ impl PageQuery {
     }
 
     /// Which images.
-    pub(super) fn which(&self) -> Which {
+    pub(super) fn which(&self) -> ImageFilter {
         match self.show.as_deref() {
-            Some("failed") => Which::Failed,
-            Some("missing") => Which::Missing,
-            Some("source-gone") => Which::SourceGone,
-            Some("waiting") => Which::Waiting,
-            _ => Which::All,
+            Some("failed") => ImageFilter::Failed,
+            Some("missing") => ImageFilter::Missing,
+            Some("source-gone") => ImageFilter::SourceGone,
+            Some("waiting") => ImageFilter::Waiting,
+            _ => ImageFilter::All,
         }
     }
 
@@ -55,13 +55,13 @@ impl PageQuery {
 }
 
 /// The word that selects these images in an address.
-pub(super) const fn word(which: Which) -> &'static str {
+pub(super) const fn word(which: ImageFilter) -> &'static str {
     match which {
-        Which::All => "all",
-        Which::Missing => "missing",
-        Which::Failed => "failed",
-        Which::SourceGone => "source-gone",
-        Which::Waiting => "waiting",
+        ImageFilter::All => "all",
+        ImageFilter::Missing => "missing",
+        ImageFilter::Failed => "failed",
+        ImageFilter::SourceGone => "source-gone",
+        ImageFilter::Waiting => "waiting",
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
             mirror: None,
         };
         assert_eq!(query.page(), 1);
-        assert_eq!(query.which(), Which::All);
+        assert_eq!(query.which(), ImageFilter::All);
         assert_eq!(query.search(), None);
         assert_eq!(query.last(coral_image::RepositoryPath::parse), None);
     }
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn every_choice_is_read_back_from_its_word() {
         for which in [
-            Which::All,
-            Which::Missing,
-            Which::Failed,
-            Which::SourceGone,
-            Which::Waiting,
+            ImageFilter::All,
+            ImageFilter::Missing,
+            ImageFilter::Failed,
+            ImageFilter::SourceGone,
+            ImageFilter::Waiting,
         ] {
             let query = PageQuery {
                 show: Some(word(which).into()),

@@ -1,7 +1,7 @@
 //! Lines about events, for people and for machines.
 
 use coral_image::Digest;
-use coral_mirror::{Event, Key, MovedAt, NextTry, Sparse, Standing};
+use coral_mirror::{Event, FailureLevel, Key, MovedAt, NextTry, Sparse};
 use indicatif::HumanBytes;
 use serde_json::{Map, Value, json};
 
@@ -78,9 +78,9 @@ pub(super) fn describe(source: &str, key: Option<&Key>, event: &Event<'_>) -> (S
             error,
             next,
             attempts,
-            standing,
+            level,
             ..
-        } => failed(source, error, *next, *attempts, *standing),
+        } => failed(source, error, *next, *attempts, *level),
         Event::Started
         | Event::Sized { .. }
         | Event::Moved { .. }
@@ -95,7 +95,7 @@ fn failed(
     error: &str,
     next: NextTry,
     attempts: u32,
-    standing: Standing,
+    level: FailureLevel,
 ) -> (String, String) {
     let again = match next {
         NextTry::In(time) if time.is_zero() => "retry now".to_owned(),
@@ -105,16 +105,16 @@ fn failed(
         }
         NextTry::NextPass => "not retried before the next pass".to_owned(),
     };
-    let times = match (attempts, standing) {
-        (0 | 1, Standing::Failing) => String::new(),
-        (0 | 1, Standing::InError) => " (in error)".to_owned(),
-        (n, Standing::Failing) => format!(" ({n} times in a row)"),
-        (n, Standing::InError) => format!(" ({n} times in a row, in error)"),
+    let times = match (attempts, level) {
+        (0 | 1, FailureLevel::Failing) => String::new(),
+        (0 | 1, FailureLevel::InError) => " (in error)".to_owned(),
+        (n, FailureLevel::Failing) => format!(" ({n} times in a row)"),
+        (n, FailureLevel::InError) => format!(" ({n} times in a row, in error)"),
     };
     // Printed at the first, second, fourth, eighth … failure, so that the wait shown is at least
     // half of the real one; and when the failure becomes an error.
     let gist = format!(
-        "{error} {standing:?} {} {}",
+        "{error} {level:?} {} {}",
         matches!(next, NextTry::In(_)),
         attempts.max(1).ilog2()
     );
@@ -225,12 +225,12 @@ mod tests {
 
     use super::*;
 
-    fn failed(attempts: u32, standing: Standing) -> (String, String) {
+    fn failed(attempts: u32, level: FailureLevel) -> (String, String) {
         let event = Event::Failed {
             error: "broken",
             category: "server",
             attempts,
-            standing,
+            level,
             next: NextTry::In(Duration::from_secs(16)),
         };
         describe("a:1", None, &event)
@@ -247,20 +247,20 @@ mod tests {
 
     #[test]
     fn what_becomes_an_error_is_told_though_the_try_before_was_told() {
-        let (fourth, _) = failed(4, Standing::Failing);
-        let (fifth, line) = failed(5, Standing::InError);
+        let (fourth, _) = failed(4, FailureLevel::Failing);
+        let (fifth, line) = failed(5, FailureLevel::InError);
         assert_ne!(fourth, fifth);
         assert_eq!(
             line,
             "failed a:1 (5 times in a row, in error): broken; retry in 16 s"
         );
-        assert_eq!(fourth, failed(5, Standing::Failing).0);
-        assert_eq!(fifth, failed(7, Standing::InError).0);
+        assert_eq!(fourth, failed(5, FailureLevel::Failing).0);
+        assert_eq!(fifth, failed(7, FailureLevel::InError).0);
     }
 
     #[test]
     fn a_tag_that_moved_is_told_with_both_digests() {
-        let key = Key::of(&ImageRef::parse("mirror:5000/a:1").unwrap());
+        let key = Key::from_reference(&ImageRef::parse("mirror:5000/a:1").unwrap());
         let (from, to) = (Digest::sha256(b"from"), Digest::sha256(b"to"));
         let (one, other) = (from.short(), to.short());
         let line = |at| describe("q.io/a:1", Some(&key), &Event::TagMoved { at, from, to }).1;

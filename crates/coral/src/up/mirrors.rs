@@ -9,8 +9,8 @@ use coral_api::Target;
 use coral_distribution::{ClientOptions, HostOptions, OpenUploads};
 use coral_image::{Digest, Host, RepositoryPath};
 use coral_mirror::{
-    Begun, Completeness, Confirmation, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member,
-    MirrorGauges, MirrorMetrics, Observer, Prepared, Snapshot, Subject, Summary,
+    Completeness, Confirmation, Engine, EngineLimits, Event, Fleet, InProcess, Key, Member,
+    MirrorGauges, MirrorMetrics, Observer, Prepared, Snapshot, StartedMirror, Subject, Summary,
 };
 use coral_rt::Tls;
 use jiff::Timestamp;
@@ -238,7 +238,7 @@ impl Mirrors {
     }
 
     /// Announces a started mirror on the status page and the terminal.
-    fn show(&mut self, begun: Begun, origin: String, prune: Option<Digest>) {
+    fn show(&mut self, begun: StartedMirror, origin: String, prune: Option<Digest>) {
         let running = RunningMirror {
             origin: origin.clone(),
             prune,

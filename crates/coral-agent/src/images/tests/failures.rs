@@ -1,4 +1,4 @@
-//! Pulls that failed: when they are tried again, and what their status says.
+//! Failed pulls: when they are retried, and what their status says.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn a_failure_is_tried_again_later_and_is_an_error_after_the_limit() {
     scene.fail(0, Category::Other, false);
     let decision = scene.decide();
     assert_eq!(only(&decision).state, ImageTagState::Error);
-    // A transient failure is tried on and on.
+    // A transient failure is retried without an end.
     assert_eq!(decision.wake, Some(at(3)));
 }
 

@@ -1,4 +1,4 @@
-//! Which pulls run, for how long, and when they make way for removals.
+//! Which pulls run, for how long, and when they are cancelled for removals.
 
 use super::*;
 
@@ -104,12 +104,12 @@ fn a_pull_that_gave_its_slot_to_others_has_not_failed() {
     assert_eq!(status.reason.as_deref(), Some("NotFound"));
 }
 
-/// The second at which the removal that waits is made, while pulls of `minutes` run without end.
+/// The second at which the waiting removal is made, while pulls of `minutes` run one after another.
 fn removed_at(minutes: i64) -> Option<i64> {
     let images = (0..40).map(|n| image(&format!("r{}.io/{n}:1", n % 4), TWO));
     let mut scene = scene(&images.collect::<Vec<_>>());
     scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
-    // Two that do not end at the same time.
+    // Two pulls that do not end at the same time.
     scene
         .pulling
         .insert(format!("r0.io/0@{TWO}"), at(-minutes * 20));
@@ -150,7 +150,7 @@ fn a_removal_that_waits_lets_pulls_start_for_a_while_before_it_ends_them() {
     let mut scene = scene(&[image("reg.io/c:1", TWO)]);
     scene.present = vec![there("id", &[name("reg.io/a:1", ONE, "remove", false)])];
     scene.pulling.insert(pulled("drip.example/a"), at(0));
-    scene.hold = Hold::default().after(true, at(0));
+    scene.hold = RemovalHold::default().after(true, at(0));
     let mut held = Vec::new();
     for minute in 0..8 {
         scene.now = at(minute * 60);
@@ -200,15 +200,16 @@ fn removals_that_keep_coming_end_no_pull_before_its_patience_is_over() {
     assert!(done <= 60 * 60, "{done}");
 }
 
-/// How many pulls of a minute start in 12 hours beside two sources that drip, and how many removals
-/// are made. One waits again so many seconds after each that was made; with `fails`, each fails.
+/// How many pulls of one minute start in 12 hours beside two sources that are too slow, and how
+/// many removals are made. A removal waits again `gap` seconds after each one that was made; with
+/// `fails`, each of them fails.
 fn starts_beside_removals(gap: i64, fails: bool) -> (usize, usize) {
     let mut scene = scene(&[
         image("drip.example/a:1", TWO),
         image("more.example/a:1", TWO),
     ]);
     let leaving = there("id", &[name("reg.io/a:1", ONE, "remove", false)]);
-    // The drips had their turns: each keeps its slot for half an hour.
+    // The slow pulls have been cancelled before: each keeps its slot for half an hour.
     for _ in 0..3 {
         scene.put_back(0);
         scene.put_back(1);
@@ -223,7 +224,7 @@ fn starts_beside_removals(gap: i64, fails: bool) -> (usize, usize) {
         };
         scene.pulling.retain(|name, since| runs(name, *since));
         scene.images.truncate(2);
-        // There is always another one, which was never tried.
+        // There is always another image that was never tried.
         scene.images.push(image(&format!("reg.io/{honest}:1"), TWO));
         scene.present = if second >= next {
             vec![leaving.clone()]
@@ -267,7 +268,7 @@ fn pulls_start_half_of_the_time_however_many_removals_follow_each_other() {
             2 * starts >= alone - alone / 10,
             "{starts} of {alone}, {gap} s"
         );
-        // One that failed waits for up to an hour.
+        // A failed removal waits for up to an hour.
         let longest = if fails { 73 + 60 } else { 73 };
         assert!(removals >= 12 * 60 / longest, "{removals} removals");
     }
@@ -301,11 +302,14 @@ fn a_removal_that_failed_is_told_and_waits_for_no_pull_until_it_is_tried_again()
 
 #[test]
 fn a_clock_that_was_set_back_makes_no_hold_and_no_rest_longer() {
-    let day_ahead = Hold::default().after(true, at(86_400));
+    let day_ahead = RemovalHold::default().after(true, at(86_400));
     let held = day_ahead.after(true, at(0));
-    assert_eq!(held, Hold::default().after(true, at(0)));
+    assert_eq!(held, RemovalHold::default().after(true, at(0)));
     let rests = day_ahead.after(false, at(86_400 + 600));
-    assert_eq!(rests.after(true, at(0)), Hold::default().after(true, at(0)));
+    assert_eq!(
+        rests.after(true, at(0)),
+        RemovalHold::default().after(true, at(0))
+    );
 }
 
 #[test]
@@ -317,7 +321,7 @@ fn a_removal_waits_for_the_patience_of_the_longest_pull_at_most() {
     }
     let large = pulled_two("reg.io/large");
     scene.pulling.insert(large.clone(), at(359));
-    scene.hold = Hold::default().after(true, at(0));
+    scene.hold = RemovalHold::default().after(true, at(0));
     scene.now = at(360);
     let early = scene.decide();
     assert_eq!(early.overdue, Vec::<String>::new());

@@ -25,7 +25,7 @@ fn message(config: &str) -> String {
     error.to_string()
 }
 
-/// What is told once the registry asks for a credential.
+/// The hint that is shown once the registry asks for a credential.
 fn hint(config: &str, repository: &str) -> Option<String> {
     let read = Credentials::from_own_docker_config(config.as_bytes(), "config.json").unwrap();
     read.hint_for(&Repository::parse(repository).unwrap())
@@ -48,7 +48,7 @@ fn an_entry_that_is_odd_takes_nothing_from_the_others() {
     }
 }
 
-/// Regression: each of these stopped every copy, also of public images.
+/// Regression: each of these stopped every copy, even of public images.
 #[test]
 fn what_docker_reads_without_a_word_is_no_error() {
     let read = |json: &[u8]| Credentials::from_docker_config(json, "config.json").unwrap();

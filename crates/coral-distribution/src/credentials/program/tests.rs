@@ -11,8 +11,8 @@ fn script(dir: &Path, body: &str) -> Helper {
     let text = dir.join("text");
     std::fs::write(&text, format!("#!/bin/sh\n{body}\n")).unwrap();
     std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o755)).unwrap();
-    // A file that this process has written may be open in a child that another test just starts,
-    // and cannot be run then.
+    // A file that this process has written may still be open in a child that another test is
+    // starting, and cannot be executed then.
     let copied = std::process::Command::new("cp")
         .arg(&text)
         .arg(&path)
@@ -23,7 +23,7 @@ fn script(dir: &Path, body: &str) -> Helper {
     helper
 }
 
-async fn ask(helper: &Helper, host: &str) -> Answer {
+async fn ask(helper: &Helper, host: &str) -> HelperResult {
     helper.get(&Host::parse(host).unwrap()).await
 }
 
@@ -121,7 +121,7 @@ async fn a_helper_that_hangs_is_not_waited_for() {
     helper.patience = Duration::from_millis(100);
     let error = ask(&helper, "quay.io").await.unwrap_err();
     assert!(
-        error.passing && error.text.contains("no answer within 0.1 s"),
+        error.transient && error.text.contains("no answer within 0.1 s"),
         "{error:?}"
     );
 }
@@ -145,7 +145,7 @@ async fn what_a_helper_has_started_ends_with_it() {
         id = started => id,
     };
     let process = format!("/proc/{}/stat", id.trim());
-    // A zombie has ended, too.
+    // A zombie has exited, too.
     let runs = || std::fs::read_to_string(&process).is_ok_and(|stat| !stat.contains(") Z "));
     let ended = async {
         while runs() {

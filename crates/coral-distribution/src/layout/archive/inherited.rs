@@ -1,4 +1,4 @@
-//! Files that this process was started with, by their names below `/dev/fd` and `/proc/self/fd`.
+//! Files that this process inherited, by their names below `/dev/fd` and `/proc/self/fd`.
 
 use std::fs::File;
 use std::io::{ErrorKind, Seek as _, SeekFrom, Write};
@@ -12,9 +12,9 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 
 use super::{MAX_LINKS, parent};
 
-/// The number of the descriptor that a path names, if it is one of this process.
+/// The number of the descriptor that a path names, if it is a descriptor of this process.
 pub(super) fn number(target: &Path) -> Option<RawFd> {
-    // These need no file system below them.
+    // These names are recognised without a file system mounted below them.
     match target.to_str() {
         Some("/dev/stdout") => return Some(1),
         Some("/dev/stderr") => return Some(2),
@@ -31,7 +31,7 @@ pub(super) fn number(target: &Path) -> Option<RawFd> {
     None
 }
 
-/// `/proc/PID/fd/N` and `/proc/PID/task/TID/fd/N`, however the folder is written.
+/// The number in `/proc/PID/fd/N` and `/proc/PID/task/TID/fd/N`, however the folder is written.
 fn number_in_own_folder(path: &Path) -> Option<RawFd> {
     let number = path.file_name()?.to_str()?.parse().ok()?;
     let folder = std::fs::canonicalize(parent(path)).ok()?;
@@ -40,8 +40,8 @@ fn number_in_own_folder(path: &Path) -> Option<RawFd> {
     (rest.ends_with("fd") && rest.components().count() <= 3).then_some(number)
 }
 
-/// A descriptor of the process, duplicated: position and flags are shared with the one that was
-/// inherited, so that what others write goes before and after.
+/// A duplicated descriptor of the process. It shares position and flags with the inherited one, so
+/// that the output of others goes before and after it.
 #[derive(Debug)]
 pub(super) struct Inherited(File);
 
@@ -68,7 +68,7 @@ fn duplicate(number: RawFd) -> std::io::Result<OwnedFd> {
     }
     match duplicated_by_the_kernel(number) {
         Err(Errno::BADF) => Err(Errno::BADF.into()),
-        // Old kernels, and containers that forbid it.
+        // Duplicating fails on old kernels, and in containers that forbid it.
         Err(_) => opened_again(number),
         Ok(file) => Ok(file),
     }
@@ -79,8 +79,8 @@ pub(super) fn duplicated_by_the_kernel(number: RawFd) -> Result<OwnedFd, Errno> 
     pidfd_getfd(own, number, PidfdGetfdFlags::empty())
 }
 
-/// The same file, opened a second time: it has a position of its own, which is set to that of the
-/// first.
+/// Opens the same file a second time. The new descriptor has a position of its own, which is set to
+/// that of the first.
 fn opened_again(number: RawFd) -> std::io::Result<OwnedFd> {
     let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
     let field = |name: &str| {
@@ -102,7 +102,8 @@ impl Write for &Inherited {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         loop {
             match (&self.0).write(bytes) {
-                // The other side of a socket or pipe may have set it so, for all who share it.
+                // The other side of a socket or pipe may have set it to non-blocking, for all that
+                // share it.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let mut writable = [PollFd::new(&self.0, PollFlags::OUT)];
                     rustix::event::poll(&mut writable, None)?;

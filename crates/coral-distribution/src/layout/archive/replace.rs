@@ -1,4 +1,4 @@
-//! An archive takes the place of the file that lies at its target.
+//! Replaces the file at an archive's target.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -7,8 +7,9 @@ use std::path::Path;
 
 use super::parent;
 
-/// Gives the whole file the name of the one that is there, and its rights. One that has further names
-/// keeps them: it is refused, and [`settle`] writes over it.
+/// Renames the complete file to the existing one, and gives it the permissions of that file. A file
+/// with several names (hard links) keeps them: renaming is refused, and [`settle`] overwrites its
+/// content.
 pub(super) fn rename(whole: &Path, target: &Path) -> io::Result<()> {
     if let Ok(there) = std::fs::metadata(target) {
         if there.nlink() > 1 {
@@ -16,7 +17,8 @@ pub(super) fn rename(whole: &Path, target: &Path) -> io::Result<()> {
         }
         let made = std::fs::metadata(whole)?;
         if (there.uid(), there.gid()) != (made.uid(), made.gid()) {
-            // Only root may give a file away. The rights come after the owner, who could use them.
+            // Only root may give a file away. The permissions come after the owner, because the new
+            // owner could use them.
             let _ = std::os::unix::fs::chown(whole, Some(there.uid()), Some(there.gid()));
         }
         std::fs::set_permissions(whole, there.permissions())?;
@@ -24,12 +26,14 @@ pub(super) fn rename(whole: &Path, target: &Path) -> io::Result<()> {
     std::fs::rename(whole, target)
 }
 
-/// What is left to do after the renaming: where the file had to stay, it gets the content.
+/// Completes the replacement after the attempt to rename: if the file had to stay, its content is
+/// overwritten.
 pub(super) fn settle(whole: &Path, target: &Path, renamed: io::Result<()>) -> io::Result<()> {
     match renamed {
         Ok(()) => File::open(parent(target))?.sync_all(),
-        Err(error) if is_of_the_name(&error) && may_be_written(target) => {
-            // It is gone where the copy was given up meanwhile, and the file stays as it was.
+        Err(error) if is_name_refused(&error) && may_be_written(target) => {
+            // The complete file is gone if the copy was given up meanwhile; the target then stays
+            // as it was.
             let mut whole = File::open(whole)?;
             let mut file = File::options().write(true).truncate(true).open(target)?;
             io::copy(&mut whole, &mut file)?;
@@ -39,9 +43,9 @@ pub(super) fn settle(whole: &Path, target: &Path, renamed: io::Result<()>) -> io
     }
 }
 
-/// Whether it is the name that is refused, and perhaps not the file under it: one that is mounted,
-/// or that is in a folder of another user.
-pub(super) fn is_of_the_name(error: &io::Error) -> bool {
+/// Whether the name was refused, and perhaps not the file under it: one that is mounted, or that is
+/// in a folder of another user.
+pub(super) fn is_name_refused(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ResourceBusy
@@ -61,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// Regression: into a file that is mounted, such as one of `docker run -v`, no copy went.
+    /// Regression: a copy into a mounted file, such as one of `docker run -v`, failed.
     #[test]
     fn a_file_that_cannot_be_replaced_is_written_over() {
         let dir = tempfile::tempdir().unwrap();
@@ -85,7 +89,7 @@ mod tests {
         assert!(!none.exists());
     }
 
-    /// A private image was readable for everyone once it was copied again.
+    /// Regression: a private image became readable for everyone once it was copied again.
     #[test]
     fn a_file_that_is_replaced_keeps_its_rights_and_one_with_further_names_keeps_them() {
         let dir = tempfile::tempdir().unwrap();

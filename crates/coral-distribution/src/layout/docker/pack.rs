@@ -1,4 +1,4 @@
-//! Writing: the one image of a layout, as `docker load` takes it.
+//! Writes the only image of a layout in the format that `docker load` reads.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,8 +11,8 @@ use super::{LIST, Listed};
 use crate::error::Problem;
 use crate::layout::files::{blob_file, problem};
 
-/// Writes the image of the layout in `folder` into a tar, under this name. Layers stay as they are,
-/// compressed or not: each is read by its first bytes.
+/// Writes the image of the layout in `folder` into a tar, under this name. Layers are kept as they
+/// are, compressed or not: their first bytes show how to read them.
 pub(in crate::layout) fn pack<W: Write>(
     folder: &Path,
     name: Option<&str>,
@@ -71,7 +71,7 @@ pub(in crate::layout) fn pack<W: Write>(
     Ok(())
 }
 
-/// `<hex>.tar`, and the ending of its compression.
+/// The file name `<hex>.tar`, with the suffix of its compression.
 fn layer_name(layer: &Descriptor) -> String {
     let essence = media_type::essence(&layer.media_type);
     let ending = match essence.rsplit(['+', '.']).next() {
@@ -121,7 +121,7 @@ fn parse(folder: &Path, entry: &Descriptor) -> Result<Manifest, Problem> {
     )?)
 }
 
-/// A file that this process has written.
+/// Reads a file that this process has written.
 fn read(folder: &Path, name: &Path) -> Result<Vec<u8>, Problem> {
     let path = folder.join(name);
     std::fs::read(&path).map_err(|error| problem("cannot read", &path, error))

@@ -10,7 +10,7 @@ use crate::layout::{Layout, NewArchive};
 const LAYER: &[u8] = b"a layer without compression";
 const GZIP: &[u8] = b"\x1f\x8b\x08 not much of a layer";
 
-/// A name and the bytes of a file.
+/// The name and the bytes of a file.
 type File<'a> = (&'a str, &'a [u8]);
 
 /// A tar of these files.
@@ -20,7 +20,8 @@ fn tar_of(files: &[File<'_>]) -> tempfile::NamedTempFile {
     for (name, bytes) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        // The name as it is: what leads out of the archive is for the reader to refuse.
+        // The name is written unchecked: a name that leads out of the archive is for the reader to
+        // refuse.
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         builder.append(&header, *bytes).unwrap();
@@ -29,7 +30,7 @@ fn tar_of(files: &[File<'_>]) -> tempfile::NamedTempFile {
     file
 }
 
-/// The configuration of an image of these layers, as they are without compression.
+/// The configuration of an image with these uncompressed layers.
 fn config(ids: &[Digest]) -> Vec<u8> {
     let config = json!({
         "os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": ids},
@@ -229,7 +230,7 @@ async fn what_is_no_single_image_is_not_written() {
     }
 }
 
-/// An image that was pushed by docker, with the types of Docker's own manifests.
+/// An image that docker pushed, with the media types of Docker's own manifests.
 #[tokio::test]
 async fn an_image_of_dockers_own_types_is_written() {
     let folder = tempfile::tempdir().unwrap();

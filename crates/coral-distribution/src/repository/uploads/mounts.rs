@@ -1,4 +1,4 @@
-//! Mounts that fail.
+//! Handles mounts that fail.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,17 +9,17 @@ use super::super::manifests::DOCKER_CONTENT_DIGEST;
 use crate::error::{Category, Error, Problem};
 use crate::transport::Response;
 
-/// More are not remembered: what is forgotten is asked for as a mount again.
+/// Most blobs that are remembered; a forgotten one is requested as a mount again.
 const MAX: usize = 4096;
 
-/// Blobs whose mount was answered with 429, by the repository that they are pushed to. The next
-/// push of one, which comes after the wait that the registry asked for, asks for no mount: a
-/// registry may throttle mounts and take uploads.
+/// Blobs whose mount was answered with 429, by the repository that they are pushed to. Their next
+/// push, which comes after the wait that the registry asked for, does not request a mount: a
+/// registry may throttle mounts but accept uploads.
 #[derive(Debug, Default)]
 pub(crate) struct ThrottledMounts(Mutex<HashSet<(Repository, Digest)>>);
 
 impl ThrottledMounts {
-    /// A mount was put off.
+    /// Records that a mount was throttled.
     pub(super) fn note(&self, repository: &Repository, digest: &Digest) {
         let mut noted = self.noted();
         if noted.len() < MAX {
@@ -27,20 +27,20 @@ impl ThrottledMounts {
         }
     }
 
-    /// Whether the mount was put off the time before. It returns `true` once.
+    /// Whether the last mount was throttled. It returns `true` once.
     pub(super) fn take(&self, repository: &Repository, digest: &Digest) -> bool {
         let mut noted = self.noted();
         !noted.is_empty() && noted.remove(&(repository.clone(), *digest))
     }
 
     fn noted(&self) -> MutexGuard<'_, HashSet<(Repository, Digest)>> {
-        // Every change leaves the set consistent, so a panic elsewhere does not spoil it.
+        // Every change leaves the set consistent, so a panic elsewhere does no harm.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether an upload may be taken where a mount failed: however the registry says no, and however
-/// it breaks. One that is not reached is not reached for an upload either.
+/// Whether an upload may succeed after a mount failed, whatever refusal or failure the registry
+/// reported. A registry that cannot be reached cannot be reached for an upload either.
 pub(super) fn upload_may_help(error: &Error) -> bool {
     use Category::{Connect, Dns, Options, RateLimited, Storage, Tls};
     !matches!(
@@ -49,8 +49,8 @@ pub(super) fn upload_may_help(error: &Error) -> bool {
     )
 }
 
-/// Checks an answer which says that the blob exists: only a mount may get it, and it must not name
-/// another digest. The blob is not sent after it.
+/// Checks an answer which says that the blob exists. Only a mount may be answered so, and the
+/// answer must not name another digest. The blob is not sent afterwards.
 pub(super) fn check_mounted(
     response: &Response,
     digest: &Digest,

@@ -5,27 +5,31 @@ use http::header::RANGE;
 use http::{HeaderMap, Method};
 use url::{Position, Url};
 
-use super::{RegistryUpload, Standing, Wish, stored};
+use super::{PostRequest, RegistryUpload, UploadState, stored};
 use crate::error::{Error, Problem};
 use crate::location;
-use crate::open_uploads::{Memory, Remembered};
+use crate::open_uploads::{RecordedUpload, UploadRecord};
 use crate::repository::RepositoryClient;
 use crate::transport::Body;
 
 impl RepositoryClient {
-    /// The memory of the upload of this blob, where the client has one.
-    pub(super) fn take_memory(&self, digest: &Digest) -> Option<(Memory, Option<Remembered>)> {
+    /// Takes the stored state of this blob's upload, if the client stores uploads.
+    pub(super) fn take_record(
+        &self,
+        digest: &Digest,
+    ) -> Option<(UploadRecord, Option<RecordedUpload>)> {
         let uploads = self.open_uploads.as_ref()?;
         uploads.take(&self.repository, digest)
     }
 
-    /// Resumes an upload of an earlier process, if the registry reports its progress. At a registry
-    /// that does not verify digests it is cancelled, since its bytes would have to be read again.
-    pub(super) async fn go_on_with(
+    /// Resumes an upload of an earlier process, if the registry reports its progress. If the
+    /// registry does not verify digests, the upload is cancelled, because its bytes would have to
+    /// be read again.
+    pub(super) async fn resume_recorded(
         &self,
         digest: &Digest,
-        memory: &Memory,
-        remembered: &Remembered,
+        record: &UploadRecord,
+        remembered: &RecordedUpload,
     ) -> Option<RegistryUpload> {
         let location = self.origin().ok()?.join(&remembered.location).ok()?;
         let mut upload = RegistryUpload {
@@ -35,12 +39,12 @@ impl RepositoryClient {
             min_chunk: 0,
             verifies: remembered.verifies,
             elsewhere: false,
-            standing: Standing::Open,
+            state: UploadState::Open,
             sent: 0,
-            memory: None,
+            record: None,
         };
         if upload.verifies
-            && let Ok(sent) = upload.ask_how_far().await
+            && let Ok(sent) = upload.query_offset().await
         {
             tracing::info!(%digest, sent, "an upload of an earlier run resumes");
             upload.sent = sent;
@@ -48,11 +52,11 @@ impl RepositoryClient {
         }
         tracing::info!(%digest, "an upload of an earlier run is cancelled");
         upload.give_up().await;
-        memory.forget();
+        record.forget();
         None
     }
 
-    /// The address of an upload, without scheme and host if these are the registry's own: they may
+    /// The URL of an upload, without scheme and host if these are the registry's own: they may
     /// differ when the upload is resumed.
     fn relative(&self, location: &Url) -> String {
         let is_own = |own: Url| location::same_origin(&own, location);
@@ -69,8 +73,8 @@ impl RepositoryClient {
 }
 
 impl RegistryUpload {
-    /// The bytes that the registry has of it.
-    async fn ask_how_far(&mut self) -> Result<u64, Error> {
+    /// Asks how many bytes of the upload the registry has.
+    async fn query_offset(&mut self) -> Result<u64, Error> {
         let url = self.location.clone();
         let response = self.send(Method::GET, url, HeaderMap::new(), Body::Empty);
         let response = response.await?;
@@ -86,34 +90,37 @@ impl RegistryUpload {
         }
     }
 
-    /// Records the address of the upload, so that the next process can resume it.
-    pub(super) fn remembered_by(mut self, memory: Memory) -> Self {
-        memory.remember(&Remembered {
+    /// Stores the URL of the upload, so that the next process can resume it.
+    pub(super) fn remembered_by(mut self, record: UploadRecord) -> Self {
+        record.remember(&RecordedUpload {
             location: self.client.relative(&self.location),
             verifies: self.verifies,
         });
-        self.memory = Some(memory);
+        self.record = Some(record);
         self
     }
 
     /// Replaces an upload that cannot be resumed.
     pub(super) fn replace_with(&mut self, mut new: Self) {
-        // An upload that began with a memory keeps it.
-        if let Some(memory) = self.memory.take() {
-            new = new.remembered_by(memory);
+        // An upload that began with stored state keeps it.
+        if let Some(record) = self.record.take() {
+            new = new.remembered_by(record);
         }
         *self = new;
     }
 
     /// Starts over, for callers that send everything.
-    pub(super) async fn begin_at_zero(&mut self) -> Result<(), Error> {
+    pub(super) async fn restart_from_zero(&mut self) -> Result<(), Error> {
         if self.sent == 0 {
             return Ok(());
         }
-        // What arrived is not continued: the caller sends all bytes again.
+        // The bytes that arrived are not used: the caller sends all bytes again.
         let _ = self.delete().await;
-        self.standing = Standing::Ended;
-        let begun = self.client.post_upload(&self.digest, Wish::Upload).await?;
+        self.state = UploadState::Ended;
+        let begun = self
+            .client
+            .post_upload(&self.digest, PostRequest::Upload)
+            .await?;
         if let Some(new) = begun {
             self.replace_with(new);
         }
@@ -121,7 +128,7 @@ impl RegistryUpload {
     }
 
     /// Whether the next process can resume this upload if it is left open.
-    pub(super) fn stays_for_the_next(&self) -> bool {
-        self.memory.is_some() && self.verifies
+    pub(super) fn is_left_for_next_process(&self) -> bool {
+        self.record.is_some() && self.verifies
     }
 }

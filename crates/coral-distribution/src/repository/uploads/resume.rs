@@ -1,9 +1,9 @@
-//! Resumes an interrupted upload from where the registry is.
+//! Resumes an interrupted upload at the offset that the registry reports.
 
 use http::header::{CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 
-use super::{RegistryUpload, Standing, Wish, stored};
+use super::{PostRequest, RegistryUpload, UploadState, stored};
 use crate::blob_source::{BlobSource, Check};
 use crate::error::{Category, Disposition, Error};
 use crate::resume::Resumes;
@@ -12,29 +12,29 @@ use crate::upload::{BlobPushError, Tail};
 
 /// The progress of an interrupted upload.
 enum Progress {
-    /// This many bytes are there.
+    /// The registry has this many bytes.
     At(u64),
-    /// The whole blob is there: only the answer that said so was lost.
+    /// The registry has the complete blob: only the answer that said so was lost.
     Done,
 }
 
 impl RegistryUpload {
-    /// Sends a blob in one request and, after an interruption, the missing bytes in another.
+    /// Sends a blob in one request and, after an interruption, the missing bytes in another one.
     pub(crate) async fn put_from(mut self, source: &BlobSource) -> Result<(), BlobPushError> {
         let failed = match self.try_to_put(source).await {
             Ok(()) => return Ok(()),
             Err(failed) => failed,
         };
         match &failed {
-            // Says nothing of the registry that has the upload.
+            // This says nothing about the registry that has the upload.
             BlobPushError::Source(_) => self.give_up().await,
             BlobPushError::Destination(error) => self.clean_up(error).await,
         }
         Err(failed)
     }
 
-    /// Bytes that the registry compares with the digest itself are not hashed here too. If it says
-    /// that they are wrong, they are sent once more and hashed: that shows which side is to blame.
+    /// If the registry verifies the digest itself, the bytes are not hashed here too. If it reports
+    /// a mismatch, they are sent once more and hashed, which shows which side is to blame.
     async fn try_to_put(&mut self, source: &BlobSource) -> Result<(), BlobPushError> {
         if !self.verifies {
             return self.put_whole(source, Check::Digest).await;
@@ -44,7 +44,11 @@ impl RegistryUpload {
             other => return other,
         };
         tracing::info!(error = %refused, "an upload was refused and is sent again");
-        match self.client.post_upload(&self.digest, Wish::Upload).await {
+        match self
+            .client
+            .post_upload(&self.digest, PostRequest::Upload)
+            .await
+        {
             Ok(Some(new)) => self.replace_with(new),
             Ok(None) => {
                 self.end();
@@ -60,9 +64,13 @@ impl RegistryUpload {
         let size = source.blob().size;
         let mut offset = std::mem::take(&mut self.sent);
         if offset > size {
-            // What is there is not this blob.
+            // The stored bytes are not those of this blob.
             self.give_up().await;
-            match self.client.post_upload(&self.digest, Wish::Upload).await {
+            match self
+                .client
+                .post_upload(&self.digest, PostRequest::Upload)
+                .await
+            {
                 Ok(Some(new)) => self.replace_with(new),
                 Ok(None) => return Ok(()),
                 Err(error) => return Err(BlobPushError::Destination(error)),
@@ -71,7 +79,7 @@ impl RegistryUpload {
         }
         loop {
             let failed = match self.put_rest(source, offset, check).await {
-                Err(BlobPushError::Destination(error)) if may_go_on(&error) => error,
+                Err(BlobPushError::Destination(error)) if may_resume(&error) => error,
                 other => return other,
             };
             let Some(wait) = resumes.next(offset) else {
@@ -85,7 +93,7 @@ impl RegistryUpload {
                     self.end();
                     return Ok(());
                 }
-                // The error that interrupted the upload says more than that of the request about
+                // The error that interrupted the upload is more useful than that of the request for
                 // its progress.
                 Err(_) => return Err(BlobPushError::Destination(failed)),
             };
@@ -121,12 +129,16 @@ impl RegistryUpload {
         }
         let unknown = matches!(response.status().as_u16(), 404 | 410);
         if unknown {
-            self.standing = Standing::Ended;
+            self.state = UploadState::Ended;
         }
         if unknown && self.client.blob_size(&self.digest).await? == Some(size) {
             return Ok(Progress::Done);
         }
-        match self.client.post_upload(&self.digest, Wish::Upload).await? {
+        match self
+            .client
+            .post_upload(&self.digest, PostRequest::Upload)
+            .await?
+        {
             None => Ok(Progress::Done),
             Some(new) => {
                 self.replace_with(new);
@@ -136,7 +148,7 @@ impl RegistryUpload {
     }
 }
 
-/// A part says where it belongs, so that bytes of a request that was believed dead cannot be
+/// A partial request names its offset, so that bytes of a request that was believed dead cannot be
 /// counted twice.
 fn headers(offset: u64, size: u64) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -152,9 +164,9 @@ fn headers(offset: u64, size: u64) -> HeaderMap {
     headers
 }
 
-/// No answer, an answer of a gateway in between, or one that says to begin again. What a registry
-/// itself says is for the code that decides about whole copies.
-fn may_go_on(error: &Error) -> bool {
+/// Whether to resume: after no answer, an answer of a gateway in between, or one that asks to begin
+/// again. Refusals by the registry itself are left to the code that retries whole copies.
+fn may_resume(error: &Error) -> bool {
     use Category::{Connect, Cut, Dns, NotFound, Refused, Timeout, Unauthorized};
     let again = error.disposition() == Disposition::Retry;
     again

@@ -1,24 +1,24 @@
-//! `NO_PROXY`, in the forms that curl, Go and Docker know together.
+//! `NO_PROXY`, in all forms that curl, Go and Docker understand.
 
 use std::net::IpAddr;
 
 use url::Url;
 
-/// Hosts that are asked without a proxy.
+/// Hosts that are contacted without a proxy.
 #[derive(Debug, Default)]
 pub(super) struct Bypass(Vec<Entry>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
-    what: What,
-    /// `None` is every port.
+    target: BypassTarget,
+    /// The port; `None` matches every port.
     port: Option<u16>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum What {
+enum BypassTarget {
     Everything,
-    /// An address, or all that share its first bits.
+    /// An address, or all addresses that share its first bits.
     Network(IpAddr, u8),
     /// A name and all names below it.
     Domain(String),
@@ -27,13 +27,13 @@ enum What {
 }
 
 impl Bypass {
-    /// Both spellings of the variable count.
+    /// Reads both spellings of the variable.
     pub(super) fn from_environment() -> Self {
         let set = ["NO_PROXY", "no_proxy"].map(|name| std::env::var(name).unwrap_or_default());
         Self::parse(&set.join(","))
     }
 
-    /// Entries are separated by commas or spaces. What is no entry is passed over.
+    /// Entries are separated by commas or spaces. Malformed entries are skipped.
     fn parse(text: &str) -> Self {
         let entries = text.split([',', ' ', '\t', '\n', ';']);
         Self(entries.filter_map(entry).collect())
@@ -42,12 +42,12 @@ impl Bypass {
     pub(super) fn holds(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();
         self.0.iter().any(|entry| {
-            (entry.port.is_none() || entry.port == port) && entry.what.holds(url.host().as_ref())
+            (entry.port.is_none() || entry.port == port) && entry.target.holds(url.host().as_ref())
         })
     }
 }
 
-impl What {
+impl BypassTarget {
     fn holds(&self, host: Option<&url::Host<&str>>) -> bool {
         let address = match host {
             Some(url::Host::Ipv4(v4)) => Some(IpAddr::V4(*v4)),
@@ -78,22 +78,22 @@ fn entry(text: &str) -> Option<Entry> {
     let text = text
         .split_once("://")
         .map_or(text.as_str(), |(_, rest)| rest);
-    if let Some(what) = network(text) {
-        return Some(Entry { what, port: None });
+    if let Some(target) = network(text) {
+        return Some(Entry { target, port: None });
     }
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, Some(port.parse().ok()?)),
         None => (text, None),
     };
-    let what = match network(host) {
-        Some(what) => what,
+    let target = match network(host) {
+        Some(target) => target,
         None => domain(host)?,
     };
-    Some(Entry { what, port })
+    Some(Entry { target, port })
 }
 
-/// `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, and with brackets around an IPv6 address.
-fn network(text: &str) -> Option<What> {
+/// Parses `10.0.0.1`, `10.0.0.0/8`, `fd00::/8`, and forms with brackets around an IPv6 address.
+fn network(text: &str) -> Option<BypassTarget> {
     let (address, bits) = match text.split_once('/') {
         Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
         None => (text, None),
@@ -110,17 +110,17 @@ fn network(text: &str) -> Option<What> {
     };
     let most = if address.is_ipv4() { 32 } else { 128 };
     let bits = bits.unwrap_or(most);
-    (bits <= most).then_some(What::Network(address, bits))
+    (bits <= most).then_some(BypassTarget::Network(address, bits))
 }
 
-fn domain(text: &str) -> Option<What> {
+fn domain(text: &str) -> Option<BypassTarget> {
     let name = text.trim_end_matches('.');
     match name.strip_prefix("*.") {
-        _ if name == "*" => Some(What::Everything),
-        Some(below) => is_name(below).then(|| What::Below(below.to_owned())),
+        _ if name == "*" => Some(BypassTarget::Everything),
+        Some(below) => is_name(below).then(|| BypassTarget::Below(below.to_owned())),
         None => {
             let name = name.trim_start_matches('.');
-            is_name(name).then(|| What::Domain(name.to_owned()))
+            is_name(name).then(|| BypassTarget::Domain(name.to_owned()))
         }
     }
 }

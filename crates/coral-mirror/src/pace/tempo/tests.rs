@@ -1,24 +1,24 @@
-//! The tempo against registries that are simulated: a clock, a limit, and some milliseconds.
+//! The tempo against simulated registries: a clock, a limit, and some milliseconds of latency.
 
 use super::*;
 
 /// How the registry limits.
 #[derive(Clone, Copy)]
 enum Limit {
-    /// A bucket of one second's requests, filled all the time.
+    /// A bucket of one second's requests, refilled continuously.
     Bucket,
-    /// So many in each second of the clock.
+    /// A fixed number in each second of the clock.
     Window,
 }
 
-/// What a refusal says.
+/// What a refusal reports.
 #[derive(Clone, Copy, Debug)]
 enum Says {
     Nothing,
     Seconds(u64),
 }
 
-/// What came of asking for some requests.
+/// The result of a simulation.
 struct Outcome {
     refused: u32,
     /// Share of the allowed rate that was used.
@@ -28,7 +28,7 @@ struct Outcome {
 const LATENCY: Duration = Duration::from_millis(3);
 const STEP: Duration = Duration::from_millis(1);
 
-/// Asks a registry that allows `rate` a second until `wanted` requests were answered.
+/// Sends requests to a registry that allows `rate` a second until `wanted` were answered.
 fn simulate(limit: Limit, says: Says, rate: f64, wanted: u32) -> Outcome {
     let begin = Instant::now();
     let (mut now, mut tempo) = (begin, Tempo::default());
@@ -42,7 +42,7 @@ fn simulate(limit: Limit, says: Says, rate: f64, wanted: u32) -> Outcome {
             Limit::Window if clock.as_secs() > window => (tokens, window) = (rate, clock.as_secs()),
             Limit::Window => {}
         }
-        while tempo.admit(now, Purpose::Copy) == Turn::Now {
+        while tempo.admit(now, Purpose::Copy) == Admission::Now {
             let allowed = tokens >= 1.0;
             tokens -= f64::from(u8::from(allowed));
             flying.push((now, now + LATENCY, allowed));
@@ -95,15 +95,15 @@ fn without_refusals_the_window_grows_and_nothing_is_spaced() {
     let now = Instant::now();
     let mut tempo = Tempo::default();
     for _ in 0..5000 {
-        assert_eq!(tempo.admit(now, Purpose::Check), Turn::Now);
+        assert_eq!(tempo.admit(now, Purpose::Check), Admission::Now);
         tempo.granted();
         tempo.ended();
     }
     let together = (0..100)
-        .take_while(|_| tempo.admit(now, Purpose::Check) == Turn::Now)
+        .take_while(|_| tempo.admit(now, Purpose::Check) == Admission::Now)
         .count();
     assert_eq!(together, 32);
-    assert_eq!(tempo.admit(now, Purpose::Check), Turn::WhenOneEnds);
+    assert_eq!(tempo.admit(now, Purpose::Check), Admission::WhenOneEnds);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn what_was_in_flight_together_halves_the_window_once() {
     }
     let later = now + Duration::from_secs(1);
     let together = (0..100)
-        .take_while(|_| tempo.admit(later, Purpose::Copy) == Turn::Now)
+        .take_while(|_| tempo.admit(later, Purpose::Copy) == Admission::Now)
         .count();
     assert_eq!(together, 3);
 }
@@ -128,15 +128,15 @@ fn what_was_in_flight_together_halves_the_window_once() {
 fn a_wait_that_was_asked_for_is_kept() {
     let now = Instant::now();
     let mut tempo = Tempo::default();
-    assert_eq!(tempo.admit(now, Purpose::Copy), Turn::Now);
+    assert_eq!(tempo.admit(now, Purpose::Copy), Admission::Now);
     tempo.ended();
     tempo.refused(now, now, Some(Duration::from_secs(7)));
     let opens = now + Duration::from_secs(7);
     assert_eq!(
         tempo.admit(opens.checked_sub(STEP).unwrap(), Purpose::Copy),
-        Turn::At(opens)
+        Admission::At(opens)
     );
-    assert_eq!(tempo.admit(opens, Purpose::Copy), Turn::Now);
+    assert_eq!(tempo.admit(opens, Purpose::Copy), Admission::Now);
 }
 
 #[test]
@@ -145,10 +145,10 @@ fn refusals_without_an_answer_between_them_are_met_with_longer_pauses() {
     let mut tempo = Tempo::default();
     let mut pauses = vec![];
     for _ in 0..4 {
-        assert_eq!(tempo.admit(now, Purpose::Copy), Turn::Now);
+        assert_eq!(tempo.admit(now, Purpose::Copy), Admission::Now);
         tempo.ended();
         tempo.refused(now, now, None);
-        let Turn::At(at) = tempo.admit(now, Purpose::Copy) else {
+        let Admission::At(at) = tempo.admit(now, Purpose::Copy) else {
             panic!("open")
         };
         pauses.push(at.duration_since(now).as_secs());
@@ -163,7 +163,7 @@ fn the_end_of_an_allowance_is_kept_for_what_is_missing() {
     let renews = now + Duration::from_hours(6);
     let mut tempo = Tempo::default();
     let mut at = |remaining, purpose| {
-        tempo.observed(Budget {
+        tempo.observed(Allowance {
             limit: 100,
             remaining,
             renews,
@@ -172,11 +172,11 @@ fn the_end_of_an_allowance_is_kept_for_what_is_missing() {
         tempo.ended();
         turn
     };
-    assert_eq!(at(11, Purpose::Check), Turn::Now);
-    assert_eq!(at(10, Purpose::Check), Turn::At(renews));
-    assert_eq!(at(1, Purpose::Copy), Turn::Now);
-    assert_eq!(at(0, Purpose::Copy), Turn::At(renews));
-    assert_eq!(tempo.admit(renews, Purpose::Check), Turn::Now);
+    assert_eq!(at(11, Purpose::Check), Admission::Now);
+    assert_eq!(at(10, Purpose::Check), Admission::At(renews));
+    assert_eq!(at(1, Purpose::Copy), Admission::Now);
+    assert_eq!(at(0, Purpose::Copy), Admission::At(renews));
+    assert_eq!(tempo.admit(renews, Purpose::Check), Admission::Now);
 }
 
 #[test]
@@ -184,20 +184,23 @@ fn what_is_in_flight_counts_against_an_allowance_until_the_registry_says_so() {
     let now = Instant::now();
     let renews = now + Duration::from_mins(1);
     let mut tempo = Tempo::default();
-    tempo.observed(Budget {
+    tempo.observed(Allowance {
         limit: 100,
         remaining: 2,
         renews,
     });
     let turns = [(); 3].map(|()| tempo.admit(now, Purpose::Copy));
-    assert_eq!(turns, [Turn::Now, Turn::Now, Turn::WhenOneEnds]);
+    assert_eq!(
+        turns,
+        [Admission::Now, Admission::Now, Admission::WhenOneEnds]
+    );
     tempo.ended();
     tempo.ended();
-    // They were free.
-    tempo.observed(Budget {
+    // They cost nothing.
+    tempo.observed(Allowance {
         limit: 100,
         remaining: 2,
         renews,
     });
-    assert_eq!(tempo.admit(now, Purpose::Copy), Turn::Now);
+    assert_eq!(tempo.admit(now, Purpose::Copy), Admission::Now);
 }

@@ -41,7 +41,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn of(&mut self, image: &Image) -> [Option<&mut usize>; 7] {
+    fn counters_for(&mut self, image: &Image) -> [Option<&mut usize>; 7] {
         let is_held = image.digest.is_some();
         let held = is_held.then_some(&mut self.mirrored);
         let state = match image.status.state {
@@ -68,9 +68,9 @@ impl Counts {
 
 impl Agenda {
     /// Adds an image in its current state.
-    pub(super) fn joins(&mut self, key: &Key, image: &Image) {
+    pub(super) fn add(&mut self, key: &Key, image: &Image) {
         self.counts
-            .of(image)
+            .counters_for(image)
             .into_iter()
             .flatten()
             .for_each(|count| *count += 1);
@@ -86,9 +86,9 @@ impl Agenda {
     }
 
     /// Removes an image before it changes or leaves.
-    pub(super) fn leaves(&mut self, key: &Key, image: &Image) {
+    pub(super) fn remove(&mut self, key: &Key, image: &Image) {
         self.counts
-            .of(image)
+            .counters_for(image)
             .into_iter()
             .flatten()
             .for_each(|count| *count -= 1);

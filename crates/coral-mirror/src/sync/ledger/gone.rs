@@ -13,8 +13,8 @@ use crate::state::{Absence, ImageState};
 /// answers that there is no such name, each pass is one attempt.
 const ATTEMPTS_BEYOND: u32 = 6;
 
-/// An image to which something happened for the first time.
-pub(in crate::sync) type News = Option<Wanted>;
+/// The image, if something happened to it for the first time.
+pub(in crate::sync) type NewlyChanged = Option<Wanted>;
 
 impl Ledger {
     /// Records that an image is gone at its source while the destination has it. Returns the image
@@ -24,7 +24,7 @@ impl Ledger {
         key: &Key,
         digest: Digest,
         now: Timestamp,
-    ) -> News {
+    ) -> NewlyChanged {
         self.change(key, |image| {
             image.phase = Phase::Resting;
             image.looked = Some(now);
@@ -35,7 +35,7 @@ impl Ledger {
 
     /// Records that the image failed because the host name of its source does not resolve. After
     /// about an hour the host counts as gone.
-    pub(in crate::sync) fn host_unknown(&mut self, key: &Key) -> News {
+    pub(in crate::sync) fn host_unknown(&mut self, key: &Key) -> NewlyChanged {
         let enough = self.policy.limit.saturating_add(ATTEMPTS_BEYOND);
         self.change(key, |image| {
             let is_enough = image.status.attempts >= enough && image.digest.is_some();
@@ -65,7 +65,7 @@ impl Ledger {
     }
 
     /// The images of a repository that are gone at its source.
-    pub(in crate::sync) fn gone_of(&self, repository: usize) -> Vec<Wanted> {
+    pub(in crate::sync) fn gone_images(&self, repository: usize) -> Vec<Wanted> {
         let is_gone = |image: &&Image| {
             let is_gone = matches!(image.status.state, ImageState::SourceGone(_));
             image.repository == repository && is_gone
@@ -76,7 +76,11 @@ impl Ledger {
 
     /// The images of a repository, without those that its source reports as gone if these are to be
     /// deleted.
-    pub(in crate::sync) fn wanted_of(&self, repository: usize, delete_gone: bool) -> Vec<Wanted> {
+    pub(in crate::sync) fn remaining_images(
+        &self,
+        repository: usize,
+        delete_gone: bool,
+    ) -> Vec<Wanted> {
         let vanished = ImageState::SourceGone(Absence::Tag);
         let stays = |image: &&Image| {
             let is_deleted = delete_gone && image.status.state == vanished;
@@ -94,7 +98,7 @@ impl Ledger {
     /// Records that the tag of an image was deleted at the destination.
     pub(in crate::sync) fn deleted(&mut self, key: &Key) {
         if let Some(image) = self.images.remove(key) {
-            self.agenda.leaves(key, &image);
+            self.agenda.remove(key, &image);
         }
     }
 
@@ -121,7 +125,7 @@ impl Ledger {
 
     /// Records that the mirror keeps an image whose tag has moved at its source. Returns the image
     /// if that is new.
-    pub(in crate::sync) fn pinned(&mut self, key: &Key, at_source: Digest) -> News {
+    pub(in crate::sync) fn pinned(&mut self, key: &Key, at_source: Digest) -> NewlyChanged {
         self.change(key, |image| {
             let is_new = image.drifted != Some(at_source);
             image.drifted = Some(at_source);
@@ -130,7 +134,7 @@ impl Ledger {
     }
 
     /// Records that the tag is the same on both sides.
-    pub(in crate::sync) fn not_drifted(&mut self, key: &Key) {
+    pub(in crate::sync) fn clear_drift(&mut self, key: &Key) {
         self.change(key, |image| image.drifted = None);
     }
 
@@ -156,7 +160,7 @@ impl Ledger {
 
 impl Image {
     /// Marks the image as gone. Returns what is wanted, if it was not gone before.
-    fn gone(&mut self, absence: Absence) -> News {
+    fn gone(&mut self, absence: Absence) -> NewlyChanged {
         let is_new = !matches!(self.status.state, ImageState::SourceGone(_));
         self.status.source_gone(absence);
         is_new.then(|| self.wanted.clone())

@@ -63,7 +63,7 @@ pub(super) struct Image {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::sync) enum Arrival {
     /// It was already there.
-    Found {
+    Present {
         /// What it lacks on purpose, as far as was checked.
         sparse: Sparse,
     },
@@ -82,7 +82,7 @@ impl Arrival {
     /// Bytes moved, and what the image lacks on purpose.
     pub(in crate::sync) fn counted(self) -> (u64, Sparse) {
         match self {
-            Self::Found { sparse } => (0, sparse),
+            Self::Present { sparse } => (0, sparse),
             Self::Copied { moved, sparse, .. } => (moved, sparse),
         }
     }
@@ -113,8 +113,9 @@ impl Image {
     }
 }
 
-/// At which fraction of the interval an image is verified: anywhere, but always the same.
-pub(super) fn turn_of(key: &Key) -> f64 {
+/// The point of the interval at which an image is verified, as a fraction from 0 to 1. It is spread
+/// evenly over the images, and always the same for one image.
+pub(super) fn verification_phase(key: &Key) -> f64 {
     let hash = Digest::sha256(key.to_string().as_bytes()).hex();
     let number = u32::from_str_radix(&hash[..8], 16).unwrap_or_default();
     f64::from(number) / f64::from(u32::MAX)

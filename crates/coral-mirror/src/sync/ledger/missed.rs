@@ -6,7 +6,7 @@ use coral_api::mirrored_images::MissingPart;
 use coral_image::Digest;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Image, Ledger, turn_of};
+use super::{Image, Ledger, verification_phase};
 use crate::copy::{Layers, Sparse};
 use crate::progress::Key;
 
@@ -93,11 +93,11 @@ impl Image {
     pub(super) fn take_in_missing(&mut self, parts: &[MissingPart], now: Timestamp) {
         self.missed = parts.contains(&MissingPart::Referrers);
         self.sparse = Sparse::from_parts(parts);
-        self.layers_asked = last_turn(turn_of(&self.wanted.key), now);
+        self.layers_asked = last_turn(verification_phase(&self.wanted.key), now);
     }
 
     /// Messages about its missing parts, except platforms, which the mirror's settings exclude.
-    pub(super) fn says_missing(&self) -> Vec<&'static str> {
+    pub(super) fn missing_messages(&self) -> Vec<&'static str> {
         let layers = match self.sparse.layers {
             Layers::LeftOut if self.wanted.foreign_layers => Some(
                 "some of its foreign layers could not be copied; they are retried in each pass",

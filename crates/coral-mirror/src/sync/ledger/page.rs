@@ -7,7 +7,7 @@ use coral_image::Version;
 use coral_image::select::lenient_version;
 
 use super::{Image, Ledger, Phase};
-use crate::inspect::{Activity, ImagePage, ImageQuery, ImageView, Which};
+use crate::inspect::{Activity, ImageFilter, ImagePage, ImageQuery, ImageView};
 use crate::progress::Key;
 use crate::state::ImageState;
 
@@ -59,13 +59,15 @@ fn number(version: &Version) -> Option<impl Ord + use<>> {
     }
 }
 
-fn is_asked_for(which: Which, state: &ImageState) -> bool {
+fn is_asked_for(which: ImageFilter, state: &ImageState) -> bool {
     match which {
-        Which::All => true,
-        Which::Missing => !matches!(state, ImageState::Mirrored(_) | ImageState::SourceGone(_)),
-        Which::SourceGone => matches!(state, ImageState::SourceGone(_)),
-        Which::Waiting => matches!(state, ImageState::Waiting(_)),
-        Which::Failed => has_failed(state),
+        ImageFilter::All => true,
+        ImageFilter::Missing => {
+            !matches!(state, ImageState::Mirrored(_) | ImageState::SourceGone(_))
+        }
+        ImageFilter::SourceGone => matches!(state, ImageState::SourceGone(_)),
+        ImageFilter::Waiting => matches!(state, ImageState::Waiting(_)),
+        ImageFilter::Failed => has_failed(state),
     }
 }
 
@@ -87,7 +89,7 @@ mod tests {
     use crate::state::{Cause, RetryPolicy, Until};
 
     fn key(tag: &str) -> Key {
-        Key::of(&ImageRef::parse(&format!("localhost:5000/a:{tag}")).unwrap())
+        Key::from_reference(&ImageRef::parse(&format!("localhost:5000/a:{tag}")).unwrap())
     }
 
     fn wanted(tag: &str) -> Wanted {
@@ -122,7 +124,7 @@ mod tests {
         ledger
     }
 
-    fn tags(which: Which, skip: usize, limit: usize) -> (usize, Vec<String>) {
+    fn tags(which: ImageFilter, skip: usize, limit: usize) -> (usize, Vec<String>) {
         let query = ImageQuery { which, skip, limit };
         let page = ledger().page(&query, &[]);
         let names = page
@@ -135,21 +137,21 @@ mod tests {
     #[test]
     fn a_page_has_its_part_of_what_is_asked_for_and_the_number_of_all() {
         assert_eq!(
-            tags(Which::All, 2, 3),
+            tags(ImageFilter::All, 2, 3),
             (10, vec!["7".into(), "6".into(), "5".into()])
         );
-        assert_eq!(tags(Which::Failed, 0, 9), (1, vec!["1".into()]));
+        assert_eq!(tags(ImageFilter::Failed, 0, 9), (1, vec!["1".into()]));
         assert_eq!(
-            tags(Which::Missing, 1, 2),
+            tags(ImageFilter::Missing, 1, 2),
             (5, vec!["7".into(), "5".into()])
         );
-        assert_eq!(tags(Which::All, 10, 3), (10, vec![]));
+        assert_eq!(tags(ImageFilter::All, 10, 3), (10, vec![]));
     }
 
     #[test]
     fn an_image_says_when_it_was_looked_at_and_what_came_of_it() {
         let query = ImageQuery {
-            which: Which::All,
+            which: ImageFilter::All,
             skip: 0,
             limit: 10,
         };
@@ -174,7 +176,7 @@ mod tests {
         let now = Timestamp::from_second(1000).unwrap();
         ledger.expanded(0, tags.map(wanted).to_vec(), now);
         let query = ImageQuery {
-            which: Which::All,
+            which: ImageFilter::All,
             skip: 0,
             limit: 9,
         };

@@ -11,7 +11,7 @@ use coral_api::{MirroredRepository, PruningStatus, RepositorySettings};
 use coral_image::{Digest, ImageRef, Repository as Name};
 use jiff::Timestamp;
 
-use super::{Image, Ledger, Phase, Repository, turn_of};
+use super::{Image, Ledger, Phase, Repository, verification_phase};
 use crate::expand::wanted;
 use crate::progress::Key;
 use crate::snapshot::Snapshot;
@@ -26,7 +26,7 @@ const MAX_MESSAGE: usize = 1024;
 pub(in crate::sync) enum Trust {
     /// All of it: the settings are those of the snapshot.
     Everything,
-    /// Only what is at the destination. Failures and waits belong to the previous settings.
+    /// Only the content of the destination. Failures and waits belong to the previous settings.
     Contents,
 }
 
@@ -106,7 +106,7 @@ impl Ledger {
             let Ok(destination) = ImageRef::parse(&record.destination) else {
                 continue;
             };
-            let key = Key::of(&destination);
+            let key = Key::from_reference(&destination);
             let Some(&number) = numbers.get(&key.repository) else {
                 continue;
             };
@@ -128,9 +128,9 @@ impl Ledger {
             }
             image.verify_at = self.restored_verification(&key, &image, now);
             if let Some(before) = self.images.remove(&key) {
-                self.agenda.leaves(&key, &before);
+                self.agenda.remove(&key, &before);
             }
-            self.agenda.joins(&key, &image);
+            self.agenda.add(&key, &image);
             self.images.insert(key, image);
         }
     }
@@ -143,7 +143,7 @@ impl Ledger {
         let (from, wait) = match image.verified {
             _ if verify.at_once => (now, Duration::ZERO),
             Some(verified) => (verified.min(now), verify.every),
-            None => (now, verify.every.mul_f64(turn_of(key))),
+            None => (now, verify.every.mul_f64(verification_phase(key))),
         };
         from.checked_add(wait).ok()
     }
@@ -223,7 +223,7 @@ impl Image {
             // It was found damaged and is about to be copied again.
             ImageState::Mirrored(_) if self.digest.is_none() => (MirroredState::Pending, None),
             ImageState::Mirrored(_) => {
-                let mut said = self.says_missing().join("; ");
+                let mut said = self.missing_messages().join("; ");
                 if let Some(drift) = self.drift() {
                     let and = if said.is_empty() { "" } else { "; " };
                     said = format!("{drift}{and}{said}");

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{Ledger, Phase};
 use crate::progress::Key;
-use crate::state::{ImageState, Lack};
+use crate::state::{ImageState, MissingSpace};
 
 /// Bytes that are assumed to be needed if that is unknown; a manifest has less.
 const UNKNOWN: u64 = 64 << 10;
@@ -41,7 +41,9 @@ impl Ledger {
                     image.phase = Phase::Due;
                 } else {
                     let free = Some(bytes);
-                    image.status.goes_on_waiting(Lack { needed, free }, now);
+                    image
+                        .status
+                        .keep_waiting(MissingSpace { needed, free }, now);
                 }
             });
         }

@@ -1,4 +1,4 @@
-//! What becomes of an image between two looks, in tables: every step with its own `now`.
+//! The states of an image from pass to pass, in tables: every step has its own `now`.
 
 mod clock;
 mod missed;
@@ -17,7 +17,8 @@ fn at(seconds: i64) -> Timestamp {
 
 fn wanted(name: &str) -> Wanted {
     let source = ImageRef::parse(&format!("quay.io/{name}")).unwrap();
-    let key = Key::of(&ImageRef::parse(&format!("mirror:5000/quay.io/{name}")).unwrap());
+    let key =
+        Key::from_reference(&ImageRef::parse(&format!("mirror:5000/quay.io/{name}")).unwrap());
     Wanted {
         source,
         key,
@@ -43,7 +44,7 @@ fn ledger(until: Until) -> Ledger {
     Ledger::new(2, policy, until, None)
 }
 
-/// The images of a ledger's first repository are known at second 0, and looked at.
+/// A ledger whose first repository was listed at second 0, and whose images are being compared.
 fn looking_at(until: Until, names: &[&str]) -> Ledger {
     let mut ledger = ledger(until);
     let images = names.iter().map(|name| wanted(name)).collect();
@@ -63,8 +64,8 @@ fn fails(ledger: &mut Ledger, name: &str, cause: Cause, now: i64) -> ImageProgre
     failed.expect("it is wanted").1
 }
 
-/// Regression: a typing error in the name of a host was tried as often as the limit says, and again
-/// so often in the next pass.
+/// Regression: a typing error in a host name was retried as often as the limit allows, and again in
+/// the next pass.
 #[test]
 fn a_host_whose_name_does_not_exist_is_tried_twice_and_then_once_in_each_pass() {
     let unknown = |cause| Failure {
@@ -85,7 +86,7 @@ fn a_host_whose_name_does_not_exist_is_tried_twice_and_then_once_in_each_pass() 
     assert_eq!(fails(Cause::Refusal, 0), Some(at(10)));
     assert_eq!(fails(Cause::Refusal, 10), None);
     assert_eq!(fails(Cause::Refusal, 3600), None);
-    // A resolver that cannot tell is asked on.
+    // A resolver that cannot tell is asked again.
     assert_eq!(fails(Cause::Transient, 7200), Some(at(7208)));
     let status = ledger.repository_failed(0, unknown(Cause::Refusal), at(0), 1.0);
     assert_eq!(status.next_try, Some(at(10)));
@@ -93,7 +94,7 @@ fn a_host_whose_name_does_not_exist_is_tried_twice_and_then_once_in_each_pass() 
     assert_eq!(status.next_try, None);
 }
 
-/// Regression: every pass asked again, long before the registry wanted to be asked.
+/// Regression: every pass asked again, long before the time that the registry had requested.
 #[test]
 fn a_pass_does_not_shorten_the_wait_of_an_image() {
     let later = Cause::After(Duration::from_mins(5));
@@ -171,18 +172,18 @@ fn what_waits_for_room_is_tried_when_there_is_room_for_it_and_by_no_pass() {
     ledger.expanded(0, names.iter().map(|name| wanted(name)).collect(), at(1));
     ledger.has_room(100, at(500));
     assert!(due(&mut ledger, 1099).is_empty());
-    // There is room for the first and the last one.
+    // There is space for the first and the last image.
     ledger.has_room(599, at(1000));
     assert_eq!(due(&mut ledger, 1000), ["a/a", "a/c"]);
     let waits = &ledger.images[&wanted("a/b:1").key].status;
-    let lack = Lack {
+    let lack = MissingSpace {
         needed: 500,
         free: Some(599),
     };
     assert_eq!(waits.state, ImageState::Waiting(lack));
-    // A destination that says nothing is tried now and then.
+    // A destination that does not report its free space is tried from time to time.
     assert_eq!(due(&mut ledger, 1600), ["a/b"]);
-    // Being tried, it goes on waiting until that ends.
+    // While it is being tried, it counts as waiting.
     assert_eq!(ledger.waiting(), 3);
 }
 
@@ -201,7 +202,7 @@ fn a_destination_that_says_it_has_room_and_takes_nothing_is_tried_ever_more_rare
     }
     assert_eq!(tries[..6], [10, 20, 40, 80, 160, 320]);
     assert!(tries.len() < 15, "{tries:?}");
-    // There is room again.
+    // There is space again.
     ledger.has_room(1 << 30, at(5000));
     assert_eq!(due(&mut ledger, 5000), ["a/a"]);
 }
@@ -273,7 +274,7 @@ fn places(settings: &[coral_api::RepositorySettings]) -> Vec<coral_image::Reposi
     settings.iter().map(place).collect()
 }
 
-/// What is written down and read again by a ledger for these settings.
+/// The ledger that these settings restore from a snapshot of `before`.
 fn restored(before: &Ledger, trust: Trust, settings: &[coral_api::RepositorySettings]) -> Ledger {
     let text = serde_json::to_string(&before.snapshot(&self::settings())).unwrap();
     let snapshot = serde_json::from_str(&text).unwrap();
@@ -312,7 +313,7 @@ fn what_failed_is_looked_at_again_at_once_when_asked_to_and_nothing_else_is() {
     fails(&mut ledger, "a/b:1", Cause::Refusal, 0);
     fails(&mut ledger, "a/b:1", Cause::Refusal, 1);
     let digest = Digest::sha256(b"x");
-    let found = Arrival::Found {
+    let found = Arrival::Present {
         sparse: Sparse::default(),
     };
     ledger.succeeded(&wanted("c/d:1").key, digest, found, at(0));
@@ -408,7 +409,7 @@ fn what_is_to_be_done_is_told_once() {
     assert_eq!(ledger.actions(at(0)), compare);
     let (digest, arrival) = (
         Digest::sha256(b"x"),
-        Arrival::Found {
+        Arrival::Present {
             sparse: Sparse::default(),
         },
     );
@@ -418,7 +419,7 @@ fn what_is_to_be_done_is_told_once() {
     assert_eq!(ledger.actions(at(1)), []);
 }
 
-/// Regression: an alert on what fails went quiet at the fifth failure.
+/// Regression: an alert on failures went quiet at the fifth failure.
 #[test]
 fn what_fails_stays_counted_as_failed_when_it_goes_into_error() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/c:1"]);
@@ -445,7 +446,7 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
     ledger.succeeded(
         &key,
         digest,
-        Arrival::Found {
+        Arrival::Present {
             sparse: Sparse::default(),
         },
         at(0),
@@ -474,7 +475,7 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
     ledger.succeeded(
         &key,
         digest,
-        Arrival::Found {
+        Arrival::Present {
             sparse: Sparse::default(),
         },
         at(10),
@@ -486,7 +487,7 @@ fn a_host_whose_name_does_not_resolve_for_long_is_gone_until_it_answers() {
 fn images_whose_content_was_damaged_at_the_destination_are_verified_now() {
     let mut ledger = looking_at(Until::Stopped, &["a/b:1", "a/c:1"]);
     let digest = Digest::sha256(b"a");
-    let found = Arrival::Found {
+    let found = Arrival::Present {
         sparse: Sparse::default(),
     };
     for name in ["a/b:1", "a/c:1"] {

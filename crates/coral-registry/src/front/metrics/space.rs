@@ -16,7 +16,7 @@ use crate::store::{RepositoryBytes, Space};
 const MOST_REPOSITORIES: usize = 1000;
 
 /// The source of the gauges.
-pub(crate) trait Measured: Send + Sync + 'static {
+pub(crate) trait SpaceSource: Send + Sync + 'static {
     /// Stored and free bytes.
     fn space(&self) -> Space;
 
@@ -28,11 +28,11 @@ pub(crate) trait Measured: Send + Sync + 'static {
     fn naming(&self) -> Box<dyn Fn(&RepositoryPath) -> bool + '_>;
 }
 
-struct SpaceMetrics(Arc<dyn Measured>);
+struct SpaceMetrics(Arc<dyn SpaceSource>);
 
 /// Adds the gauges `coral_registry_storage_*` and `coral_registry_repository_bytes`. One without a
 /// value is left out.
-pub(crate) fn register(registry: &mut Registry, measured: Arc<dyn Measured>) {
+pub(crate) fn register(registry: &mut Registry, measured: Arc<dyn SpaceSource>) {
     let registry = registry.sub_registry_with_prefix("coral_registry");
     registry.register_collector(Box::new(SpaceMetrics(measured)));
 }
@@ -134,7 +134,7 @@ pub(super) mod tests {
         }
     }
 
-    impl Measured for Fixed {
+    impl SpaceSource for Fixed {
         fn space(&self) -> Space {
             Space::default()
         }

@@ -1,4 +1,4 @@
-//! What collections and scrubs did.
+//! The metrics of collections and scrubs.
 
 use std::time::SystemTime;
 
@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use super::gauge;
 use crate::store::{Collected, RoundEnd, ScrubState, Scrubbed};
 
-/// What collections did.
+/// The metrics of collections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Collections {
     runs: Family<RunLabels, Counter>,
@@ -86,7 +86,7 @@ impl Collections {
     }
 }
 
-/// What scrubs did.
+/// The metrics of scrubs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Scrubs {
     rounds: Family<RunLabels, Counter>,
@@ -142,7 +142,7 @@ impl Scrubs {
     pub(crate) fn scrubbed(&self, scrubbed: &Scrubbed) {
         self.unsure.inc_by(scrubbed.unsure);
         match scrubbed.end {
-            // It will be continued.
+            // The round will be continued.
             RoundEnd::Stopped => {}
             RoundEnd::Complete => self.ended("complete"),
             RoundEnd::Doubtful => self.ended("doubtful"),

@@ -23,10 +23,10 @@
 //!
 //! It needs about 16 bytes of memory for each blob of the store (hashes of digests; two digests
 //! with the same hash are kept together) and for each link of the current repository. No lock is
-//! held for longer than one file takes, and [`Turns`] yields to other work.
+//! held for longer than one file takes, and [`WorkTurns`] yields to other work.
 
 mod contents;
-mod reach;
+mod graph;
 mod repository;
 
 use std::collections::HashSet;
@@ -65,17 +65,18 @@ impl From<StoreError> for Ended {
 struct Pass<'a> {
     files: &'a Files,
     rules: &'a CollectionRules,
-    turns: Turns<'a>,
+    turns: WorkTurns<'a>,
     /// Content that a link or a record refers to.
     marked: HashSet<u64>,
     collected: Collected,
-    /// Whether something stays only until it is old enough, or no longer held or damaged.
+    /// Whether something is kept only until it is old enough, or until it is no longer held or
+    /// damaged.
     is_waiting: bool,
 }
 
-/// A store in which a collection found nothing to do, now or later.
+/// The state of the store when a collection found nothing to do, now or later.
 #[derive(Debug)]
-pub(super) struct Settled {
+pub(super) struct NothingToCollect {
     /// [`Durable::changes`](super::durable::Durable::changes) when it began.
     changes: u64,
     /// When, by the store's clock.
@@ -84,8 +85,8 @@ pub(super) struct Settled {
     collected: Collected,
 }
 
-impl Settled {
-    /// What a collection would find now, if nothing has changed since.
+impl NothingToCollect {
+    /// Whether a collection would still find nothing to do.
     fn still(&self, changes: u64, now: SystemTime, rules: &CollectionRules) -> Option<Collected> {
         let is_recent = now.duration_since(self.at).is_ok_and(|it| it < SETTLED_FOR);
         // A new grace time has to be written into the clock, and untagged manifests get older.
@@ -126,7 +127,7 @@ impl Files {
         let mut pass = Pass {
             files: self,
             rules,
-            turns: Turns::new(rules.pace, stop),
+            turns: WorkTurns::new(rules.pace, stop),
             marked: HashSet::new(),
             collected: Collected::default(),
             is_waiting: false,
@@ -138,7 +139,7 @@ impl Files {
         }
         let collected = pass.collected;
         if collected.is_complete && collected.is_nothing() && !pass.is_waiting {
-            *settled = Some(Settled {
+            *settled = Some(NothingToCollect {
                 changes,
                 at: now,
                 grace: rules.grace,
@@ -165,7 +166,8 @@ impl Pass<'_> {
     fn repositories(&mut self, folder: &Path, prefix: &str) -> Result<(), Ended> {
         for name in names_in(folder)? {
             let path = format!("{prefix}{name}");
-            // The folders inside a repository begin with an underscore; no name does.
+            // Folders inside a repository begin with an underscore; the name of a repository never
+            // does.
             let Ok(repository) = RepositoryPath::parse(&path) else {
                 continue;
             };
@@ -182,19 +184,19 @@ impl Pass<'_> {
 }
 
 /// The digest that a file is named after.
-pub(super) fn digest_of(algorithm: Algorithm, name: &str) -> Option<Digest> {
+pub(super) fn digest_from_name(algorithm: Algorithm, name: &str) -> Option<Digest> {
     Digest::parse(&format!("{algorithm}:{name}")).ok()
 }
 
-/// Yields to other work.
-struct Turns<'a> {
+/// Yields to other work between two turns.
+struct WorkTurns<'a> {
     pace: Pace,
     stop: &'a CancellationToken,
     steps: u32,
     since: Instant,
 }
 
-impl<'a> Turns<'a> {
+impl<'a> WorkTurns<'a> {
     fn new(pace: Pace, stop: &'a CancellationToken) -> Self {
         Self {
             pace,

@@ -1,14 +1,13 @@
-//! Writing so that what was acknowledged survives a power cut.
+//! Writes so that acknowledged changes survive a power cut.
 //!
 //! The rules, which hold for every function here:
-//! - content is written under a temporary name, synced, renamed, and then the folder that got the
-//!   name is synced; only then the function returns;
-//! - a folder that was made is itself an entry of its parent, so the parent is synced too, before
-//!   anything is put into it;
-//! - what is deleted is gone for good when the function returns, so a deleted tag does not come
-//!   back.
+//! - content is written under a temporary name, synced and renamed, and then the folder with the
+//!   new name is synced; only then does the function return;
+//! - a new folder is itself an entry of its parent, so the parent is synced too, before anything is
+//!   put into the folder;
+//! - a deletion is permanent when the function returns, so a deleted tag does not come back.
 //!
-//! Nothing partial ever has its final name, at any moment.
+//! A partial file never has its final name, at any moment.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -33,7 +32,7 @@ pub(super) struct Durable {
     /// by a process that ended before it synced the parent.
     folders: Cache<PathBuf, ()>,
     syncs: GroupSync,
-    /// How many files were given or lost their names.
+    /// How many files were given a name, or lost theirs.
     changes: AtomicU64,
 }
 
@@ -49,8 +48,8 @@ impl Durable {
         }
     }
 
-    /// How many files were given or lost their names so far. Each change is counted after it
-    /// happened, so a caller that reads this first and then looks at the disk sees all counted
+    /// How many files were given a name, or lost theirs, so far. Each change is counted after it
+    /// happened, so a caller that reads this first and then reads the disk sees all counted
     /// changes.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::SeqCst)
@@ -107,7 +106,7 @@ impl Durable {
     /// Creates an empty file, or makes sure that an existing one is on disk. Since it has no
     /// content, it can be created under its final name.
     pub(super) fn mark(&self, target: &Path) -> Result<(), StoreError> {
-        let folder = folder_of(target);
+        let folder = parent_folder(target);
         self.make_folder(folder)?;
         #[cfg(test)]
         fuse::burn(target)?;
@@ -123,14 +122,14 @@ impl Durable {
 
     /// Makes sure that an existing file's name is on disk.
     pub(super) fn settle(&self, target: &Path) -> Result<(), StoreError> {
-        let folder = folder_of(target);
+        let folder = parent_folder(target);
         self.make_folder(folder)?;
         self.sync_folder(folder)
     }
 
     /// Gives a file its final name. Its content was synced before.
     pub(super) fn publish(&self, source: &Path, target: &Path) -> Result<(), StoreError> {
-        let folder = folder_of(target);
+        let folder = parent_folder(target);
         self.make_folder(folder)?;
         #[cfg(test)]
         fuse::burn(target)?;
@@ -144,7 +143,7 @@ impl Durable {
         let was_there = unlink(target)?;
         if was_there {
             self.changed();
-            self.sync_folder(folder_of(target))?;
+            self.sync_folder(parent_folder(target))?;
         }
         Ok(was_there)
     }
@@ -222,7 +221,7 @@ fn create(folder: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn folder_of(path: &Path) -> &Path {
+fn parent_folder(path: &Path) -> &Path {
     path.parent()
         .expect("every file of a store is below its root")
 }

@@ -174,7 +174,7 @@ impl Layout {
     }
 
     /// The upload of the file with this name.
-    pub(super) fn upload_of(name: &str) -> Option<UploadId> {
+    pub(super) fn upload_id_from_name(name: &str) -> Option<UploadId> {
         UploadId::parse(name.split_once('@')?.0)
     }
 }
@@ -206,8 +206,8 @@ mod tests {
         assert_ne!(names[1], names[2]);
         for name in names {
             assert!(name.len() <= 255, "{name}");
-            assert_eq!(Layout::upload_of(&name), Some(id));
+            assert_eq!(Layout::upload_id_from_name(&name), Some(id));
         }
-        assert_eq!(Layout::upload_of(&id.to_string()), None);
+        assert_eq!(Layout::upload_id_from_name(&id.to_string()), None);
     }
 }

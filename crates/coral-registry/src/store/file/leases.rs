@@ -1,9 +1,9 @@
 //! Leases: the promise in a positive answer.
 //!
-//! A client that was told "this blob is here" (HEAD 200, mount 201, upload 201, an accepted
+//! A client that was told "this blob exists" (HEAD 200, mount 201, upload 201, an accepted
 //! manifest) does not send the blob again, and names it in a manifest later. So every such answer
-//! is a lease: for the length of the grace time, no collection deletes what it was about. This
-//! module grants the leases; `collect.rs` honours them.
+//! is a lease: during the grace time, no collection deletes the content that the answer was about.
+//! This module grants the leases; `collect.rs` honours them.
 //!
 //! **A lease is the modification time of a file**: of the repository's link to the blob, or of the
 //! record of a manifest. It costs no memory, disappears with the file, and survives a restart. It
@@ -19,10 +19,10 @@
 //! read-only) does not fail the answer: the lease is kept in memory, and the next process starts
 //! all leases over.
 //!
-//! **Content** (`blobs/`) has no lease: a link or a record keeps it. From the moment that content
-//! is found or published until its link or record is on disk, the writer has a [`Hold`]; and while
-//! a collection runs, what was held since it began stays held until its end. So the collection may
-//! compare content with links and records that it read a while ago.
+//! **Content** (`blobs/`) has no lease: a link or a record keeps it. A writer has a [`Hold`] from
+//! the moment when it finds or publishes the content until the link or record is on disk. While a
+//! collection runs, everything that was held since it began stays held until its end. So the
+//! collection may compare content with links and records that it read a while ago.
 
 mod clock;
 
@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime};
 use coral_image::Digest;
 
 use self::clock::Clock;
-pub(super) use self::clock::Reliance;
+pub(super) use self::clock::LeaseTrust;
 use super::records::absent;
 use crate::store::StoreError;
 
@@ -58,13 +58,13 @@ pub(super) struct Leases {
     unwritten: Mutex<HashMap<u64, SystemTime>>,
     /// Whether a lease was granted since the clock was written.
     is_used: AtomicBool,
-    held: Mutex<Held>,
+    held: Mutex<HeldContent>,
 }
 
-/// Content by the hash of its digest. Two digests with the same hash are kept together, which is
-/// safe.
+/// Held content, by the hash of its digest. Two digests with the same hash are kept together, which
+/// is safe.
 #[derive(Debug, Default)]
-struct Held {
+struct HeldContent {
     now: HashMap<u64, u32>,
     /// What was held at any time since the running collection began; `None` if none runs.
     since: Option<HashSet<u64>>,
@@ -77,14 +77,14 @@ pub(super) struct Hold<'a> {
     key: u64,
 }
 
-/// As long as this exists, what was held stays held.
+/// While this exists, content that was held stays held.
 #[derive(Debug)]
 pub(super) struct Collecting<'a>(&'a Leases);
 
 impl Leases {
     /// Reads the clock in the store's root and starts it.
-    pub(super) fn open(root: &Path, reliance: Reliance) -> Result<Self, StoreError> {
-        let clock = Clock::open(root, reliance)?;
+    pub(super) fn open(root: &Path, trust: LeaseTrust) -> Result<Self, StoreError> {
+        let clock = Clock::open(root, trust)?;
         let renewal = u64::try_from(clock.longest_renewal().as_nanos()).unwrap_or(u64::MAX);
         Ok(Self {
             clock,
@@ -257,7 +257,7 @@ impl Leases {
         Collecting(self)
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, HeldContent> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -300,7 +300,7 @@ mod tests {
 
     fn leases() -> (tempfile::TempDir, Leases, std::path::PathBuf) {
         let folder = tempfile::TempDir::new().unwrap();
-        let leases = Leases::open(folder.path(), Reliance::OnLast).unwrap();
+        let leases = Leases::open(folder.path(), LeaseTrust::OnLast).unwrap();
         let file = folder.path().join("file");
         fs::write(&file, b"").unwrap();
         (folder, leases, file)
@@ -353,7 +353,7 @@ mod tests {
         drop(leases.begin(8 * HOUR));
         assert!(leases.renew(&file).unwrap());
         leases.close().unwrap();
-        let next = Leases::open(folder.path(), Reliance::OnLast).unwrap();
+        let next = Leases::open(folder.path(), LeaseTrust::OnLast).unwrap();
         assert_eq!(next.is_fresh(&file).unwrap(), Some(true));
         next.advance(2 * HOUR);
         assert_eq!(next.is_fresh(&file).unwrap(), Some(false));
@@ -387,7 +387,7 @@ mod tests {
         assert!(!is_over(9).unwrap() && is_over(10).unwrap());
         assert!(leases.is_over(&other, given, 8 * HOUR).unwrap());
         leases.close().unwrap();
-        let next = Leases::open(folder.path(), Reliance::OnLast).unwrap();
+        let next = Leases::open(folder.path(), LeaseTrust::OnLast).unwrap();
         assert!(!next.is_over(&path, next.now(), 8 * HOUR).unwrap());
     }
 
@@ -398,7 +398,7 @@ mod tests {
         let given = leases.now();
         set(&file, given);
         leases.close().unwrap();
-        let next = Leases::open(folder.path(), Reliance::OnLast).unwrap();
+        let next = Leases::open(folder.path(), LeaseTrust::OnLast).unwrap();
         drop(next.begin(8 * HOUR));
         let is_over = |hours| next.is_over(&file, given + HOUR * hours, 8 * HOUR);
         assert!(!is_over(17).unwrap() && is_over(20).unwrap());

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 const STRIPES: usize = 256;
 
-/// One writer at a time for each key.
+/// One exclusive holder at a time for each key.
 #[derive(Debug)]
 pub(super) struct KeyLocks {
     hasher: RandomState,
@@ -28,7 +28,7 @@ impl KeyLocks {
     /// Locks the key. The guarded state is on disk, so a panic of a holder leaves nothing half done
     /// in memory, and the lock stays usable.
     pub(super) fn lock(&self, key: &impl Hash) -> MutexGuard<'_, ()> {
-        let stripe = stripe_of(&self.hasher, key);
+        let stripe = stripe(&self.hasher, key);
         self.stripes[stripe]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -52,20 +52,20 @@ impl SharedLocks {
     }
 
     pub(super) fn share(&self, key: &impl Hash) -> RwLockReadGuard<'_, ()> {
-        let stripe = stripe_of(&self.hasher, key);
+        let stripe = stripe(&self.hasher, key);
         self.stripes[stripe]
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn own(&self, key: &impl Hash) -> RwLockWriteGuard<'_, ()> {
-        let stripe = stripe_of(&self.hasher, key);
+        let stripe = stripe(&self.hasher, key);
         self.stripes[stripe]
             .write()
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn stripe_of(hasher: &RandomState, key: &impl Hash) -> usize {
+fn stripe(hasher: &RandomState, key: &impl Hash) -> usize {
     usize::try_from(hasher.hash_one(key) % STRIPES as u64).unwrap_or(0)
 }

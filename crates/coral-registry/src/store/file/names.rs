@@ -15,13 +15,13 @@ use crate::store::{Page, PageQuery, StoreError};
 /// Lists by key.
 #[derive(Debug)]
 pub(super) struct Names {
-    kept: Mutex<Kept>,
+    cached: Mutex<CachedLists>,
     /// Only one thread at a time reads a folder.
     reading: KeyLocks,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedLists {
     lists: HashMap<Box<str>, List>,
     /// The number of lists and names, and the most that are allowed.
     count: usize,
@@ -52,7 +52,7 @@ impl Names {
     /// Keeps up to `most` names; each list counts as one more.
     pub(super) fn keeping(most: usize) -> Self {
         Self {
-            kept: Mutex::new(Kept {
+            cached: Mutex::new(CachedLists {
                 lists: HashMap::new(),
                 count: 0,
                 most,
@@ -64,7 +64,7 @@ impl Names {
 
     /// A page of a list, if it is in memory.
     pub(super) fn remembered(&self, key: &str, page: &PageQuery) -> Option<Page<Box<str>>> {
-        self.kept().page(key, page)
+        self.cached().page(key, page)
     }
 
     /// A page of a list; `read` reads the list if it is not in memory. `None` if `read` finds no
@@ -82,12 +82,12 @@ impl Names {
         if let Some(found) = self.remembered(key, page) {
             return Ok(Some(found));
         }
-        self.kept()
+        self.cached()
             .lists
             .insert(key.into(), List::Reading(Vec::new()));
         let read = read();
-        let mut kept = self.kept();
-        let changes = match kept.lists.remove(key) {
+        let mut cached = self.cached();
+        let changes = match cached.lists.remove(key) {
             Some(List::Reading(changes)) => Some(changes),
             _ => None,
         };
@@ -96,32 +96,32 @@ impl Names {
         for (change, name) in changes.iter().flatten() {
             change.apply(&mut names, name);
         }
-        let found = page_of(&names, page);
+        let found = slice_page(&names, page);
         // Forgotten while it was being read, so the result may be outdated.
         if changes.is_some() {
-            kept.keep(key, names);
+            cached.keep(key, names);
         }
         Ok(Some(found))
     }
 
     /// Updates a list after a change to its folder. Changes to one name have to come in order.
     pub(super) fn changed(&self, key: &str, change: Change, name: &str) {
-        let mut kept = self.kept();
-        let kept = &mut *kept;
-        match kept.lists.get_mut(key) {
+        let mut cached = self.cached();
+        let cached = &mut *cached;
+        match cached.lists.get_mut(key) {
             None => {}
             Some(List::Reading(changes)) => changes.push((change, name.into())),
             Some(List::Ready { names, .. }) => {
                 let before = names.len();
                 change.apply(names, name);
-                kept.count = kept.count + names.len() - before;
+                cached.count = cached.count + names.len() - before;
                 if names.is_empty() {
                     // It is probably not requested again.
-                    kept.lists.remove(key);
-                    kept.count -= 1;
+                    cached.lists.remove(key);
+                    cached.count -= 1;
                 }
-                if kept.count > kept.most {
-                    kept.make_room();
+                if cached.count > cached.most {
+                    cached.make_room();
                 }
             }
         }
@@ -130,25 +130,25 @@ impl Names {
     /// Drops a list, so that its folder is read again: after a failed change, its content is
     /// unknown.
     pub(super) fn forget(&self, key: &str) {
-        let mut kept = self.kept();
-        if let Some(List::Ready { names, .. }) = kept.lists.remove(key) {
-            kept.count -= weight(&names);
+        let mut cached = self.cached();
+        if let Some(List::Ready { names, .. }) = cached.lists.remove(key) {
+            cached.count -= weight(&names);
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cached(&self) -> MutexGuard<'_, CachedLists> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Kept {
+impl CachedLists {
     fn page(&mut self, key: &str, page: &PageQuery) -> Option<Page<Box<str>>> {
         self.clock += 1;
         match self.lists.get_mut(key)? {
             List::Reading(_) => None,
             List::Ready { names, used } => {
                 *used = self.clock;
-                Some(page_of(names, page))
+                Some(slice_page(names, page))
             }
         }
     }
@@ -199,7 +199,7 @@ fn weight(names: &BTreeSet<Box<str>>) -> usize {
     names.len() + 1
 }
 
-fn page_of(names: &BTreeSet<Box<str>>, page: &PageQuery) -> Page<Box<str>> {
+fn slice_page(names: &BTreeSet<Box<str>>, page: &PageQuery) -> Page<Box<str>> {
     let after = page
         .after
         .as_deref()
@@ -264,7 +264,7 @@ mod tests {
         let names = Names::keeping(10);
         listed(&names, "a", &["1"]);
         names.forget("a");
-        assert_eq!(names.kept().count, 0);
+        assert_eq!(names.cached().count, 0);
         let read = || {
             names.forget("a");
             Ok(Some(vec!["2".to_owned()]))
@@ -283,7 +283,7 @@ mod tests {
         names.changed("a", Change::Removed, "b");
         names.changed("other", Change::Added, "x");
         assert_eq!(listed(&names, "a", &[]), ["a"]);
-        assert_eq!(names.kept().count, 2);
+        assert_eq!(names.cached().count, 2);
     }
 
     #[test]
@@ -295,9 +295,9 @@ mod tests {
             names.changed(&key, Change::Removed, "v1");
             listed(&names, &format!("none{number}"), &[]);
         }
-        let kept = names.kept();
-        assert!(kept.lists.len() <= 10, "{} lists", kept.lists.len());
-        assert_eq!(kept.count, kept.lists.len());
+        let cached = names.cached();
+        assert!(cached.lists.len() <= 10, "{} lists", cached.lists.len());
+        assert_eq!(cached.count, cached.lists.len());
     }
 
     #[test]
@@ -312,9 +312,9 @@ mod tests {
         names.changed("a", Change::Added, "3");
         names.changed("a", Change::Added, "4");
         assert!(names.remembered("c", &page("", 1)).is_none());
-        assert_eq!(names.kept().count, 5);
+        assert_eq!(names.cached().count, 5);
         listed(&names, "d", &["1", "2", "3", "4", "5", "6"]);
-        assert_eq!(names.kept().count, 0);
+        assert_eq!(names.cached().count, 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::Files;
 use super::durable::{self, Durable};
 use super::layout::{LOCK, Layout};
-use super::leases::{Leases, Reliance};
+use super::leases::{LeaseTrust, Leases};
 use super::locks::{KeyLocks, SharedLocks};
 use super::lookup::names_in;
 use super::names::Names;
@@ -70,7 +70,7 @@ pub(super) fn open(dir: &Path) -> Result<Files, OpenError> {
     durable.make_folders(&layout.contents(Algorithm::Sha256), shelves)?;
     let was_marked = mark.is_some_and(|mark| mark.repositories_marked);
     // Before the mark states that no other release was here.
-    let leases = Leases::open(layout.root(), Reliance::of(was_marked))?;
+    let leases = Leases::open(layout.root(), LeaseTrust::from_mark(was_marked))?;
     let repositories_believed = mark_repositories(&layout, &durable, was_marked)?;
     settle_leftovers(&layout)?;
     Ok(Files {

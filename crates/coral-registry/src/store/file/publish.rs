@@ -13,7 +13,7 @@ use super::durable;
 use super::lookup::{CATALOG, names_in};
 use super::names;
 use super::records::{self, ManifestEntry, TagEntry};
-use super::usage::{Change, size_of};
+use super::usage::{Change, file_size};
 use super::verdicts::Verdict;
 use crate::store::{Deleted, Mounted, PutManifestError, StoreError};
 
@@ -74,7 +74,7 @@ impl Files {
         if published.is_ok() || is_gone(source) {
             self.usage.uploads_shrank(std::mem::take(uploaded));
         }
-        change.end(size_of(&target));
+        change.end(file_size(&target));
         published
     }
 
@@ -85,13 +85,13 @@ impl Files {
         if fs::read(&target).is_ok_and(|there| there == bytes) {
             return self.durable.settle(&target);
         }
-        let more = (bytes.len() as u64).saturating_sub(size_of(&target));
+        let more = (bytes.len() as u64).saturating_sub(file_size(&target));
         if more > 0 {
             self.check_room(more)?;
         }
         let change = self.usage.content(digest, &target);
         let written = self.durable.write(&target, bytes);
-        change.end(size_of(&target));
+        change.end(file_size(&target));
         written
     }
 
@@ -113,7 +113,7 @@ impl Files {
     ) -> Result<(), StoreError> {
         let link = self.layout.blob_link(repository, digest);
         let _turn = self.records.lock(&(repository, digest));
-        let size = size_of(&self.layout.blob(digest));
+        let size = file_size(&self.layout.blob(digest));
         let before = if link.exists() { size } else { 0 };
         let change = self.usage.held(repository, digest, before);
         let marked = self.durable.mark(&link);
@@ -165,7 +165,7 @@ impl Files {
             self.durable
                 .write(&path, &records::write(&manifest.descriptor()))?;
         }
-        let entry = records::write(&TagEntry::of(manifest));
+        let entry = records::write(&TagEntry::from_manifest(manifest));
         let mut moved = vec![];
         for tag in tags {
             self.lease_tagged(repository, tag)?;
@@ -199,7 +199,10 @@ impl Files {
         let change = self.usage.held(repository, &digest, before);
         let written = self
             .durable
-            .write(&path, &records::write(&ManifestEntry::of(manifest)))
+            .write(
+                &path,
+                &records::write(&ManifestEntry::from_manifest(manifest)),
+            )
             .map(|()| change.end(size))
             .and_then(|()| self.leases.renew(&path).map(|_| ()));
         self.resolved
@@ -265,7 +268,7 @@ impl Files {
         match self.stat_blob(repository, &named.digest)? {
             None => Ok(false),
             Some(stored) if stored == named.size => Ok(true),
-            Some(stored) => match self.take_away_damaged(&named.digest)? {
+            Some(stored) => match self.remove_if_damaged(&named.digest)? {
                 Removal::Gone => Ok(false),
                 Removal::Busy => Err(PutManifestError::Busy),
                 Removal::Sound => Err(PutManifestError::WrongSize {
@@ -279,9 +282,9 @@ impl Files {
 
     /// Removes content if its bytes do not hash to its digest. No request waits while they are
     /// read.
-    fn take_away_damaged(&self, digest: &Digest) -> Result<Removal, StoreError> {
+    fn remove_if_damaged(&self, digest: &Digest) -> Result<Removal, StoreError> {
         let path = self.layout.blob(digest);
-        let stamp = match self.verdicts.of(&path, digest) {
+        let stamp = match self.verdicts.check(&path, digest) {
             Ok(Verdict::Sound) => return Ok(Removal::Sound),
             Ok(Verdict::Busy) => return Ok(Removal::Busy),
             Ok(Verdict::Damaged(stamp)) => stamp,
@@ -290,7 +293,7 @@ impl Files {
         };
         let _turn = self.contents.lock(digest);
         // A push may have repaired it meanwhile; then it is another file.
-        if stamp.is_of(&path) {
+        if stamp.matches(&path) {
             tracing::error!(
                 path = %path.display(),
                 "content is damaged and is being removed; push it again"
@@ -378,7 +381,7 @@ impl Files {
             }
         }
         // What it names stays for the grace time, since a client may be about to fetch it.
-        for named in self.named_by(digest, &entry) {
+        for named in self.referenced_digests(digest, &entry) {
             self.lease_blob(repository, &named)?;
             self.lease_manifest(repository, &named)?;
         }
@@ -428,7 +431,7 @@ impl Files {
     }
 
     /// What a manifest names; nothing if it cannot be read, since it cannot be pulled either.
-    pub(super) fn named_by(&self, digest: &Digest, entry: &ManifestEntry) -> Vec<Digest> {
+    pub(super) fn referenced_digests(&self, digest: &Digest, entry: &ManifestEntry) -> Vec<Digest> {
         let bytes = fs::read(self.layout.blob(digest)).unwrap_or_default();
         let Ok(manifest) = Manifest::parse(bytes.into(), Some(&entry.media_type)) else {
             return vec![];
@@ -459,7 +462,7 @@ impl Files {
     ) -> Change<'_, RepositoryPath> {
         let link = self.layout.blob_link(repository, digest);
         let size = if link.exists() {
-            size_of(&self.layout.blob(digest))
+            file_size(&self.layout.blob(digest))
         } else {
             0
         };

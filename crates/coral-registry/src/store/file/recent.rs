@@ -1,4 +1,4 @@
-//! Recently read values, in memory and within bounds.
+//! Caches recently read values in memory, within bounds.
 //!
 //! Only one process uses the store, so a cached value stays valid until this process changes it.
 //! Code that changes something on disk then calls [`Recent::forget`]; a value that was being read
@@ -36,9 +36,9 @@ struct Shard<K, V> {
     changes: u64,
 }
 
-/// The number of changes when a reader began to read.
+/// The number of changes at the time when a reader began to read.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Began(u64);
+pub(super) struct ReadStart(u64);
 
 impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     /// Keeps values up to a total weight of `most`.
@@ -72,20 +72,20 @@ impl<K: Hash + Eq + Clone, V: Clone> Recent<K, V> {
     }
 
     /// Call it before reading the disk for `key`.
-    pub(super) fn begin(&self, key: &K) -> Began {
-        Began(self.shard(key).changes)
+    pub(super) fn begin(&self, key: &K) -> ReadStart {
+        ReadStart(self.shard(key).changes)
     }
 
     /// Caches a value that was read, unless something was forgotten since. A value that weighs more
     /// than its share is not cached.
-    pub(super) fn keep(&self, began: Began, key: K, value: V, weight: usize, now: Instant) {
+    pub(super) fn keep(&self, began: ReadStart, key: K, value: V, weight: usize, now: Instant) {
         let mut shard = self.shard(&key);
         if shard.changes == began.0 && weight <= shard.most {
             shard.put(key, value, weight, now);
         }
     }
 
-    /// Call it after `key` was changed on disk, even if that may have failed.
+    /// Call it after `key` was changed on disk, even if the change may have failed.
     pub(super) fn forget(&self, key: &K) {
         let mut shard = self.shard(key);
         shard.changes += 1;
@@ -182,7 +182,7 @@ mod tests {
     fn what_is_not_asked_for_is_dropped_after_some_minutes() {
         let recent = Recent::keeping(3_200_000);
         let began = Instant::now();
-        // So many that every shard has some.
+        // There are so many that every shard has some.
         for minute in 0..20 {
             let now = began + Duration::from_mins(1) * minute;
             for number in 0..1000 {

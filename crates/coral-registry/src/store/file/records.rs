@@ -23,7 +23,7 @@ pub(super) struct ManifestEntry {
 }
 
 impl ManifestEntry {
-    pub(super) fn of(manifest: &Manifest) -> Self {
+    pub(super) fn from_manifest(manifest: &Manifest) -> Self {
         Self {
             media_type: manifest.media_type().to_owned(),
             size: manifest.size(),
@@ -50,7 +50,7 @@ pub(super) struct TagEntry {
 }
 
 impl TagEntry {
-    pub(super) fn of(manifest: &Manifest) -> Self {
+    pub(super) fn from_manifest(manifest: &Manifest) -> Self {
         Self {
             digest: manifest.digest(),
             media_type: manifest.media_type().to_owned(),

@@ -5,7 +5,7 @@
 //! repositories need it, and make the image complete again as soon as the content is restored.
 //! Content that was moved aside is read again, and put back if it proves to be sound (`aside.rs`).
 //!
-//! In doubt, nothing is moved:
+//! If in doubt, nothing is moved:
 //! - a file counts as damaged when two readings agree, each from the disk and not from the page
 //!   cache (`reading.rs`);
 //! - it is moved under the lock that pushes and collections take for it, and only if it is still
@@ -28,10 +28,10 @@ use coral_image::{Algorithm, Digest};
 use tokio_util::sync::CancellationToken;
 
 use self::position::Position;
-use self::reading::{Reader, Reading, Stopped, Verdict, judge};
+use self::reading::{ReadResult, Reader, Stopped, Verdict, judge};
 use self::streak::Streak;
 use super::Files;
-use super::collect::{ALGORITHMS, digest_of};
+use super::collect::{ALGORITHMS, digest_from_name};
 use super::lookup::names_in;
 use super::records::absent;
 use crate::stamp::Stamp;
@@ -40,7 +40,7 @@ use crate::store::{Damage, RoundEnd, ScrubRules, ScrubState, ScrubWatch, Scrubbe
 /// Shortest time between two saves of the position.
 const SAVE_EVERY: Duration = Duration::from_mins(1);
 /// How much missing content a round reports again.
-const MOST_TOLD: usize = 64;
+const MOST_REPORTED: usize = 64;
 
 /// Why a round ended early.
 enum Ended {
@@ -77,7 +77,7 @@ struct Round<'a> {
     scrubbed: Scrubbed,
 }
 
-/// Content that is damaged, if this machine can be trusted.
+/// Content that is damaged, provided that this machine can be trusted.
 struct Suspect {
     digest: Digest,
     stamp: Stamp,
@@ -141,7 +141,8 @@ impl Files {
 }
 
 impl Round<'_> {
-    /// Reads what was moved aside, all content, and then what was moved aside meanwhile.
+    /// Reads the files that were moved aside, then all content, and then the files that were moved
+    /// aside meanwhile.
     fn whole(&mut self, is_new: bool) -> Result<(), Ended> {
         if !self.rules.report_only {
             self.aside(is_new)?;
@@ -154,7 +155,7 @@ impl Round<'_> {
         ended
     }
 
-    /// Puts sound files back, and reports missing content again.
+    /// Puts sound files back, and reports content that is still missing.
     fn aside(&mut self, is_new: bool) -> Result<(), Ended> {
         if is_new {
             let kept = self.files.kept_aside()?;
@@ -162,7 +163,7 @@ impl Round<'_> {
             self.files.bound_aside()?;
         }
         let mut missing = self.files.missing()?;
-        missing.truncate(MOST_TOLD);
+        missing.truncate(MOST_REPORTED);
         let holders = self.files.holders(&missing, self.stop)?;
         for (digest, repositories) in missing.iter().zip(holders) {
             self.watch.missing(digest, &repositories);
@@ -177,8 +178,12 @@ impl Round<'_> {
                 continue;
             };
             let read = self.reader.read(&path, digest.algorithm())?;
-            let is_well = matches!(read, Reading::Hashes(found) if found == digest);
-            if is_well && self.files.put_back(&digest, Stamp::of(&metadata))? {
+            let is_well = matches!(read, ReadResult::Hashes(found) if found == digest);
+            if is_well
+                && self
+                    .files
+                    .put_back(&digest, Stamp::from_metadata(&metadata))?
+            {
                 self.scrubbed.back += 1;
                 tracing::warn!(%digest, "content that was considered damaged is intact and served \
                                          again; check the disk and the memory of this machine");
@@ -214,7 +219,7 @@ impl Round<'_> {
         };
         names.sort();
         for name in names {
-            let Some(digest) = digest_of(algorithm, &name) else {
+            let Some(digest) = digest_from_name(algorithm, &name) else {
                 continue;
             };
             if self.position.is_behind(&digest) {
@@ -240,11 +245,11 @@ impl Round<'_> {
     fn content(&mut self, digest: &Digest) -> Result<(), Ended> {
         let path = self.files.layout.blob(digest);
         let stamp = match std::fs::metadata(&path) {
-            Ok(metadata) => Stamp::of(&metadata),
+            Ok(metadata) => Stamp::from_metadata(&metadata),
             Err(error) if absent(&error) => return Ok(()),
             Err(error) => {
                 self.unsure();
-                tell_unsure(digest, &path, &error);
+                report_unsure(digest, &path, &error);
                 return Ok(());
             }
         };
@@ -253,9 +258,9 @@ impl Round<'_> {
         let verdict = judge(digest, first, again)?;
         self.scrubbed.contents += 1;
         match verdict {
-            // Deleted or replaced while it was read.
+            // The file was deleted or replaced while it was read.
             Verdict::Gone => {}
-            Verdict::Unsure(_) | Verdict::Damaged(_) if !stamp.is_of(&path) => {}
+            Verdict::Unsure(_) | Verdict::Damaged(_) if !stamp.matches(&path) => {}
             Verdict::Sound => {
                 self.streak.good();
                 self.settle(true);
@@ -265,7 +270,7 @@ impl Round<'_> {
             }
             Verdict::Unsure(reason) => {
                 self.unsure();
-                tell_unsure(digest, &path, &reason);
+                report_unsure(digest, &path, &reason);
             }
             Verdict::Forbidden => {
                 self.scrubbed.unsure += 1;
@@ -350,7 +355,7 @@ impl Round<'_> {
     }
 }
 
-fn tell_unsure(digest: &Digest, path: &Path, reason: &dyn std::fmt::Display) {
+fn report_unsure(digest: &Digest, path: &Path, reason: &dyn std::fmt::Display) {
     tracing::warn!(
         %digest,
         path = %path.display(),

@@ -27,7 +27,7 @@ pub enum Transfer {
     HardLink,
 }
 
-/// The result for a file.
+/// The result of importing a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transferred {
     /// The store has this many bytes more. `unlinked` is why a wanted hard link could not be made.
@@ -71,7 +71,7 @@ impl FileStore {
     }
 }
 
-/// A file without its final name; deleted when dropped.
+/// A file under a temporary name, which is deleted when this is dropped.
 struct Temporary(PathBuf);
 
 impl Drop for Temporary {

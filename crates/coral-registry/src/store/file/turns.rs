@@ -1,5 +1,5 @@
-//! Tests of which operations wait for each other. A missing lock shows only if two writers meet at
-//! the right moment, so these tests hold that moment.
+//! Tests which operations wait for each other. A missing lock shows only if two writers meet at the
+//! right moment, so these tests create that moment.
 
 use std::path::Path;
 use std::sync::{MutexGuard, mpsc};
@@ -14,7 +14,7 @@ use super::publish::Content;
 use super::{Files, open};
 use crate::store::{Mounted, PutManifestError};
 
-/// How long something that must not happen is given a chance to happen.
+/// How long to wait for something that must not happen.
 const EARLY: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_secs(20);
 
@@ -116,7 +116,7 @@ fn two_pushes_of_one_tag_take_turns() {
     });
 }
 
-/// A large file takes long to read, and a request that waited for it would hold a thread.
+/// Reading a large file takes long, and a request that waited for it would block a thread.
 #[test]
 fn no_request_waits_for_content_that_is_held_against_its_digest() {
     let (folder, files, repository) = store();

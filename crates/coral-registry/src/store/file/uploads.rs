@@ -25,7 +25,7 @@ use super::hashing::Hashing;
 use super::layout::Layout;
 use super::lookup::names_in;
 use super::records::absent;
-use super::usage::size_of;
+use super::usage::file_size;
 use crate::store::{Idle, StoreError, UploadId};
 
 use self::idle::{Moment, Watched, Written};
@@ -53,7 +53,7 @@ pub(super) struct Upload {
     session: Arc<AsyncMutex<Session>>,
 }
 
-/// What only the writer touches.
+/// The part of an upload that only its writer accesses.
 #[derive(Debug)]
 struct Session {
     data: PathBuf,
@@ -91,7 +91,7 @@ impl Uploads {
         let uploads = Self::default();
         let folder = files.layout.uploads();
         for name in names_in(&folder)? {
-            if Layout::upload_of(&name).is_none() {
+            if Layout::upload_id_from_name(&name).is_none() {
                 adopt_folder(files, &name);
             }
         }
@@ -101,7 +101,7 @@ impl Uploads {
             if written.is_some_and(|it| it.age(SystemTime::now()) > ABANDONED) {
                 let _ = fs::remove_file(&path);
             } else {
-                files.usage.uploads_grew(size_of(&path));
+                files.usage.uploads_grew(file_size(&path));
                 uploads.open.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -122,7 +122,7 @@ impl Uploads {
         for (id, data) in self.over(files, idle)? {
             // A writer is always in memory.
             let Some(upload) = self.known(id) else {
-                let size = size_of(&data);
+                let size = file_size(&data);
                 if fs::remove_file(&data).is_ok() {
                     files.usage.uploads_shrank(size);
                     self.open.fetch_sub(1, Ordering::Relaxed);
@@ -162,11 +162,11 @@ impl Uploads {
         }
     }
 
-    /// The uploads that were idle for too long, and their files.
+    /// The uploads that were idle for too long, with their files.
     fn over(&self, files: &Files, idle: Idle) -> Result<Vec<(UploadId, PathBuf)>, StoreError> {
         let folder = files.layout.uploads();
         let uploads = names_in(&folder)?.into_iter().filter_map(|name| {
-            let id = Layout::upload_of(&name)?;
+            let id = Layout::upload_id_from_name(&name)?;
             let data = folder.join(name);
             // An upload that has just ended counts too.
             let written = written(&data)?;

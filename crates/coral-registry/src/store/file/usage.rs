@@ -17,12 +17,12 @@ use rustix::fs::statvfs;
 use tokio_util::sync::CancellationToken;
 
 use super::Files;
-use super::collect::{ALGORITHMS, digest_of};
+use super::collect::{ALGORITHMS, digest_from_name};
 use super::lookup::names_in;
 use crate::store::{Bound, Disk, NoRoom, RepositoryBytes, Space, SpaceBounds, StoreError};
 
-/// How long the figures of the disk are used for uploads, while much is free.
-const LOOK_HOLDS: Duration = Duration::from_secs(1);
+/// How long the disk's figures are used for uploads, while much space is free.
+const FIGURES_HOLD: Duration = Duration::from_secs(1);
 /// The longest pause between two folders that are counted.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 
@@ -39,19 +39,19 @@ pub(super) struct Usage {
     damaged: AtomicU64,
     is_counted: AtomicBool,
     bounds: Mutex<SpaceBounds>,
-    disk: Mutex<Option<Look>>,
+    disk: Mutex<Option<DiskFigures>>,
 }
 
 /// The last figures of the disk.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct DiskFigures {
     disk: Disk,
     at: Instant,
-    /// Bytes that uploads have taken since.
+    /// Bytes that uploads have reserved since then.
     taken: u64,
 }
 
-impl Look {
+impl DiskFigures {
     /// Whether `more` bytes may be written without asking the disk again: a network file system
     /// takes milliseconds to answer, and batches of an upload are small.
     fn covers(&self, more: u64, min_free: u64, now: Instant) -> bool {
@@ -59,7 +59,7 @@ impl Look {
             .disk
             .free
             .saturating_sub(self.taken.saturating_add(more));
-        let is_recent = now.saturating_duration_since(self.at) < LOOK_HOLDS;
+        let is_recent = now.saturating_duration_since(self.at) < FIGURES_HOLD;
         is_recent && left > min_free.saturating_mul(2)
     }
 }
@@ -68,7 +68,7 @@ impl Usage {
     /// Call it before the content of `digest` is changed, under its lock.
     pub(super) fn content(&self, digest: &Digest, path: &Path) -> Change<'_, (Algorithm, u8)> {
         self.contents
-            .change(&shelf_of(digest), digest, size_of(path))
+            .change(&shelf(digest), digest, file_size(path))
     }
 
     /// Call it before a link to, or the record of, `digest` is created or removed.
@@ -82,8 +82,8 @@ impl Usage {
     }
 
     /// Bytes of all content of a repository.
-    pub(super) fn of_repository(&self, repository: &RepositoryPath) -> u64 {
-        self.repositories.of(repository)
+    pub(super) fn repository_bytes(&self, repository: &RepositoryPath) -> u64 {
+        self.repositories.get(repository)
     }
 
     /// Bytes of all content of each repository that has any.
@@ -150,7 +150,7 @@ impl Files {
     pub(super) fn space(&self) -> Result<Space, StoreError> {
         let root = self.layout.root();
         let found = statvfs(root).map_err(|error| StoreError::io("look at", root, error.into()))?;
-        *locked(&self.usage.disk) = Some(Look {
+        *locked(&self.usage.disk) = Some(DiskFigures {
             disk: Disk {
                 size: found.f_blocks.saturating_mul(found.f_frsize),
                 free: found.f_bavail.saturating_mul(found.f_frsize),
@@ -243,9 +243,9 @@ impl Files {
         rested(|| {
             self.usage.contents.count(&(algorithm, byte), || {
                 let digests = names_in(&folder)?.into_iter();
-                let digests = digests.filter_map(|name| digest_of(algorithm, &name));
+                let digests = digests.filter_map(|name| digest_from_name(algorithm, &name));
                 Ok(digests
-                    .map(|digest| (digest, size_of(&self.layout.blob(&digest))))
+                    .map(|digest| (digest, file_size(&self.layout.blob(&digest))))
                     .collect())
             })
         })
@@ -285,8 +285,8 @@ impl Files {
                     let links = names_in(&self.layout.blob_links(repository, algorithm))?;
                     let manifests = names_in(&self.layout.manifests(repository, algorithm))?;
                     let digests = links.into_iter().chain(manifests);
-                    let digests = digests.filter_map(|name| digest_of(algorithm, &name));
-                    found.extend(digests.map(|it| (it, size_of(&self.layout.blob(&it)))));
+                    let digests = digests.filter_map(|name| digest_from_name(algorithm, &name));
+                    found.extend(digests.map(|it| (it, file_size(&self.layout.blob(&it)))));
                 }
                 Ok(found)
             })
@@ -294,7 +294,7 @@ impl Files {
     }
 }
 
-/// Works, then rests for as long, so that others are served meanwhile.
+/// Works, then rests for the same time, so that other work is done meanwhile.
 fn rested<T>(work: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = work();
@@ -306,13 +306,13 @@ fn shelves(algorithm: Algorithm) -> impl Iterator<Item = (Algorithm, u8)> {
     (0..=u8::MAX).map(move |byte| (algorithm, byte))
 }
 
-fn shelf_of(digest: &Digest) -> (Algorithm, u8) {
+fn shelf(digest: &Digest) -> (Algorithm, u8) {
     let byte = u8::from_str_radix(&digest.hex()[..2], 16);
     (digest.algorithm(), byte.unwrap_or_default())
 }
 
 /// Bytes of a file; 0 if it does not exist.
-pub(super) fn size_of(path: &Path) -> u64 {
+pub(super) fn file_size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
@@ -358,7 +358,7 @@ impl<K: Clone + Eq + Hash> Tally<K> {
         locked(&self.0).total
     }
 
-    fn of(&self, key: &K) -> u64 {
+    fn get(&self, key: &K) -> u64 {
         locked(&self.0).folders.get(key).map_or(0, |sum| sum.bytes)
     }
 

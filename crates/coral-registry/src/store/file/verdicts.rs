@@ -1,6 +1,6 @@
-//! Whether content matches its digest. A check reads the whole file, so it is made only once while
-//! the file does not change, and only one runs at a time: clients cannot keep the disk busy by
-//! repeating requests.
+//! Remembers whether content matches its digest. A check reads the complete file, so it is made
+//! only once while the file does not change, and only one check runs at a time: clients cannot keep
+//! the disk busy by repeating requests.
 
 use std::fs::File;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) struct Verdicts {
 pub(super) enum Verdict {
     /// It matches its digest.
     Sound,
-    /// It does not, as long as it has this stamp.
+    /// It does not match, as long as it has this stamp.
     Damaged(Stamp),
     /// Another file is being checked.
     Busy,
@@ -38,9 +38,9 @@ pub(super) enum Verdict {
 impl Verdicts {
     /// Compares the file at `path` with its digest, unless that was already done or cannot be done
     /// now.
-    pub(super) fn of(&self, path: &Path, digest: &Digest) -> io::Result<Verdict> {
+    pub(super) fn check(&self, path: &Path, digest: &Digest) -> io::Result<Verdict> {
         let file = File::open(path)?;
-        let stamp = Stamp::of(&file.metadata()?);
+        let stamp = Stamp::from_metadata(&file.metadata()?);
         if self.sound.get(digest) == Some(stamp) {
             return Ok(Verdict::Sound);
         }
@@ -76,7 +76,7 @@ mod tests {
         let (path, digest) = (folder.path().join("file"), Digest::sha256(b"content"));
         std::fs::write(&path, b"content").unwrap();
         let verdicts = Verdicts::default();
-        let look = || verdicts.of(&path, &digest).unwrap();
+        let look = || verdicts.check(&path, &digest).unwrap();
         let turn = verdicts.turn.lock().unwrap();
         assert_eq!(look(), Verdict::Busy);
         drop(turn);
@@ -89,9 +89,9 @@ mod tests {
         let Verdict::Damaged(stamp) = look() else {
             panic!("other content is damage");
         };
-        assert!(stamp.is_of(&path));
+        assert!(stamp.matches(&path));
         std::fs::write(&path, b"content").unwrap();
-        assert!(!stamp.is_of(&path));
+        assert!(!stamp.matches(&path));
         assert_eq!(look(), Verdict::Sound);
     }
 }

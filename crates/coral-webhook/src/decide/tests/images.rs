@@ -1,4 +1,4 @@
-//! Which images are rewritten, and what is noted of them.
+//! Which images are rewritten, and what is recorded about them.
 
 use serde_json::{Value, json};
 
@@ -168,7 +168,7 @@ fn a_forged_annotation_changes_nothing() {
         let (honest, lying) = (mutated(&honest).0, mutated(&lying).0);
         assert_eq!(honest["spec"], lying["spec"], "{images:?}");
     }
-    // What was rewritten is noted truly, and what was forged beside it is gone.
+    // The rewritten image is recorded correctly, and the forged entry is gone.
     let mut lying = pod("registry", &["quay.io/team/app:v1"]);
     forge(&mut lying);
     let noted = &mutated(&lying).0["metadata"]["annotations"]["image.stvz.io/original"];

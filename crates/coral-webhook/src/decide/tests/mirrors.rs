@@ -1,4 +1,4 @@
-//! Whose mirror and Registry a pod is pointed at.
+//! The mirrors and Registries that a pod may be pointed at.
 
 use serde_json::json;
 

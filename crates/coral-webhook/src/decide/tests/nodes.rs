@@ -1,4 +1,4 @@
-//! On which nodes a pod may start.
+//! The nodes on which a changed pod may start.
 
 use serde_json::{Value, json};
 
@@ -117,7 +117,7 @@ fn while_a_ready_node_lacks_the_registry_rewritten_pods_require_it() {
     }
 }
 
-/// A pod as a `DaemonSet` has it made.
+/// A pod as a `DaemonSet` creates it.
 fn daemon_pod(inject: &str, node: &str) -> Value {
     let mut pod = pod(inject, &["nginx:1"]);
     pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "u", "controller": true}]);

@@ -1,7 +1,7 @@
 //! The page of one mirror: its images.
 
 use coral_api::MirrorFailure;
-use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
+use coral_mirror::{ImageFilter, Summary, image_failure, repository_failure};
 use maud::{Markup, html};
 
 use super::{Refresh, badge, digest, failure, frame, maybe_time, none};
@@ -93,7 +93,7 @@ fn about(visit: &Visit, mirror: &BoardMirror) -> Markup {
 
 /// Repositories whose tags could not be listed, so that their selected images are unknown.
 fn unlisted(visit: &Visit, shown: &ImagesPage) -> Markup {
-    let failures = shown.repositories.iter().filter_map(failure_of_repository);
+    let failures = shown.repositories.iter().filter_map(repository_failure);
     let failures: Vec<MirrorFailure> = failures.collect();
     html! {
         @if !failures.is_empty() { section aria-labelledby="unlisted" {
@@ -108,27 +108,27 @@ fn unlisted(visit: &Visit, shown: &ImagesPage) -> Markup {
     }
 }
 
-const fn nothing(which: Which) -> &'static str {
+const fn nothing(which: ImageFilter) -> &'static str {
     match which {
-        Which::All => "None yet: tags are being listed, or none is selected.",
-        Which::Missing => "Every image is mirrored.",
-        Which::Failed => "No image is failing.",
-        Which::Waiting => "No image waits for space.",
-        Which::SourceGone => "Every image is at its source.",
+        ImageFilter::All => "None yet: tags are being listed, or none is selected.",
+        ImageFilter::Missing => "Every image is mirrored.",
+        ImageFilter::Failed => "No image is failing.",
+        ImageFilter::Waiting => "No image waits for space.",
+        ImageFilter::SourceGone => "Every image is at its source.",
     }
 }
 
-fn address(mirror: &BoardMirror, which: Which, page: usize) -> String {
+fn address(mirror: &BoardMirror, which: ImageFilter, page: usize) -> String {
     format!("/mirrors/{}?show={}&page={page}", mirror.name, word(which))
 }
 
-fn choices(mirror: &BoardMirror, chosen: Which) -> Markup {
+fn choices(mirror: &BoardMirror, chosen: ImageFilter) -> Markup {
     let choices = [
-        (Which::All, "All"),
-        (Which::Missing, "Not mirrored"),
-        (Which::Failed, "Failing"),
-        (Which::Waiting, "Waiting for space"),
-        (Which::SourceGone, "Source gone"),
+        (ImageFilter::All, "All"),
+        (ImageFilter::Missing, "Not mirrored"),
+        (ImageFilter::Failed, "Failing"),
+        (ImageFilter::Waiting, "Waiting for space"),
+        (ImageFilter::SourceGone, "Source gone"),
     ];
     html! {
         nav.choices aria-label="Which images" { @for (which, name) in choices {
@@ -156,7 +156,7 @@ fn table(visit: &Visit, mirror: &BoardMirror, shown: &ImagesPage) -> Markup {
 
 fn row(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
     let facts = image.facts.as_deref();
-    let failed = failure_of_image(&image.view.image);
+    let failed = image_failure(&image.view.image);
     html! {
         tr {
             th scope="row" { (name(mirror, image)) (failure(visit.now, failed.as_ref())) }
@@ -182,7 +182,7 @@ fn name(mirror: &BoardMirror, image: &ShownImage) -> Markup {
     }
 }
 
-fn pages(mirror: &BoardMirror, shown: &ImagesPage, which: Which) -> Markup {
+fn pages(mirror: &BoardMirror, shown: &ImagesPage, which: ImageFilter) -> Markup {
     html! {
         @if shown.pages > 1 {
             nav.pages aria-label="Pages" {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coral_mirror::{Summary, Which, failure_of_image, failure_of_repository};
+use coral_mirror::{ImageFilter, Summary, image_failure, repository_failure};
 use maud::{Markup, html};
 
 use super::{Refresh, badge, failure, frame, maybe_time, none, repositories, storage};
@@ -108,7 +108,7 @@ async fn failures(visit: &Visit, mirrors: &[Arc<BoardMirror>]) -> Vec<Failures> 
     for mirror in mirrors {
         let summary = mirror.summary();
         if summary.failing + summary.errors > 0 && found.len() < TROUBLED {
-            let shown = visit.images(mirror, Which::Failed, 1, FAILURES).await;
+            let shown = visit.images(mirror, ImageFilter::Failed, 1, FAILURES).await;
             let mirror = mirror.clone();
             found.push(Failures { mirror, shown });
         }
@@ -122,7 +122,7 @@ fn attention(visit: &Visit, failures: &[Failures]) -> Markup {
             h2 id="attention" { "Needs attention" }
             ul.failures {
                 @for Failures { mirror, shown } in failures {
-                    @for failed in shown.repositories.iter().filter_map(failure_of_repository).take(FAILURES) {
+                    @for failed in shown.repositories.iter().filter_map(repository_failure).take(FAILURES) {
                         li {
                             p { (badge("failing")) " " code { (failed.reference) } " of " (link(mirror)) }
                             (failure(visit.now, Some(&failed)))
@@ -141,7 +141,7 @@ fn attention(visit: &Visit, failures: &[Failures]) -> Markup {
 }
 
 fn failed(visit: &Visit, mirror: &BoardMirror, image: &ShownImage) -> Markup {
-    let failed = failure_of_image(&image.view.image);
+    let failed = image_failure(&image.view.image);
     html! {
         li {
             p { (badge(image.state())) " " code { (image.view.image.reference) } " of " (link(mirror)) }

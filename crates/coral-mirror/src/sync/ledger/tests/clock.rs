@@ -1,4 +1,4 @@
-//! What waits, after the wall clock was set.
+//! Due times after the wall clock was set.
 
 use super::*;
 

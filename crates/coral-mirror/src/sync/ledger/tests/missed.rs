@@ -1,4 +1,4 @@
-//! What is known to be missing of an image, from pass to pass.
+//! Missing parts of an image, from pass to pass.
 
 use coral_api::mirrored_images::MissingPart;
 
@@ -12,7 +12,7 @@ fn digest() -> Digest {
     Digest::sha256(b"x")
 }
 
-/// A ledger of one image, copied at second 0 without these; it wants all foreign layers.
+/// A ledger with one image, copied at second 0 without these layers; it wants all foreign layers.
 fn copied_without(layers: Layers, missed: bool) -> (Ledger, Key) {
     let mut ledger = ledger(Until::Stopped);
     let image = Wanted {
@@ -38,7 +38,7 @@ fn arrives_without(ledger: &mut Ledger, layers: Layers, missed: bool, now: i64) 
     ledger.succeeded(&wanted("a/b:1").key, digest(), arrival, at(now));
 }
 
-/// Whether a pass that finds the image without some layers has it copied again.
+/// Whether a pass that finds the image without some layers copies it again.
 fn asks(ledger: &mut Ledger, key: &Key, now: i64) -> bool {
     let seen = Sparse {
         platforms: false,
@@ -47,7 +47,7 @@ fn asks(ledger: &mut Ledger, key: &Key, now: i64) -> bool {
     ledger.begins_to_complete(key, digest(), seen, at(now))
 }
 
-/// Regression: it was asked for never again, before the tag or the settings changed.
+/// Regression: the layers were never requested again until the tag or the settings changed.
 #[test]
 fn a_source_is_asked_once_a_day_for_layers_that_it_did_not_have() {
     let (mut ledger, key) = copied_without(Layers::NotAtSource, false);
@@ -60,7 +60,7 @@ fn a_source_is_asked_once_a_day_for_layers_that_it_did_not_have() {
     arrives_without(&mut ledger, Layers::Complete, false, 2 * DAY);
     let there = Sparse::default();
     assert!(!ledger.begins_to_complete(&key, digest(), there, at(9 * DAY)));
-    // What could not be copied is tried in each pass.
+    // Layers that could not be copied are tried in each pass.
     let (mut ledger, key) = copied_without(Layers::LeftOut, false);
     assert!(asks(&mut ledger, &key, 1));
 }
@@ -96,7 +96,7 @@ fn foreign_layers_that_fail_are_told_of_once_until_something_is_copied() {
     assert!(!ledger.could_not_complete(&key));
     arrives_without(&mut ledger, Layers::LeftOut, false, 1);
     assert!(ledger.could_not_complete(&key));
-    // Referrers are told of by the copy itself.
+    // The copy itself reports referrers.
     let (mut ledger, key) = copied_without(Layers::Complete, true);
     assert!(!ledger.could_not_complete(&key));
 }

@@ -1,4 +1,4 @@
-//! Ledgers that go on from a snapshot.
+//! Ledgers that continue from a snapshot.
 
 use super::*;
 
@@ -70,7 +70,7 @@ fn what_is_only_remembered_is_compared_once_its_repository_is_listed() {
     assert_eq!((summary.mirrored, summary.pending), (0, 2));
     assert!(due(&mut ledger, 10).is_empty());
     assert_eq!(ledger.repositories_due(at(10)), [0, 1]);
-    // Tag 2 is wanted no more.
+    // Tag 2 is no longer wanted.
     ledger.expanded(0, vec![wanted("a/b:1")], at(10));
     assert_eq!(due(&mut ledger, 10), ["a/b"]);
     let held = ["a/b:1", "a/b:2"].map(|name| ledger.held(&wanted(name).key));
@@ -89,7 +89,7 @@ fn a_failed_listing_waits_in_a_restored_ledger_too() {
     assert_eq!(ledger.repositories_due(at(300)), [0]);
 }
 
-/// Regression: after a restart such images were taken for tags that their source had deleted.
+/// Regression: after a restart, such images were taken for tags that their source had deleted.
 #[test]
 fn images_of_a_host_that_cannot_be_listed_are_no_deleted_tags_after_a_restart() {
     let mut before = looking_at(Until::Stopped, &["a/b:1"]);

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use coral_image::{Algorithm, Digest};
 
-use super::{ALGORITHMS, Ended, Pass, digest_of};
+use super::{ALGORITHMS, Ended, Pass, digest_from_name};
 use crate::store::StoreError;
 use crate::store::file::lookup::names_in;
 use crate::store::file::records::absent;
@@ -42,7 +42,7 @@ impl Pass<'_> {
         let mut last_removed = None;
         for name in names_in(folder)? {
             self.turns.step()?;
-            let Some(digest) = digest_of(algorithm, &name) else {
+            let Some(digest) = digest_from_name(algorithm, &name) else {
                 continue;
             };
             if self.content(&digest)? && !self.rules.dry_run {

@@ -210,7 +210,7 @@ impl Model {
         }
         let at = self.seed.below(known.len() as u64);
         let (of, digest) = known[usize::try_from(at).unwrap()];
-        // Recorded whatever the result is, since it was requested.
+        // This is recorded whatever the result is, because the deletion was requested.
         self.manifests.remove(&(of, digest));
         self.tags.retain(|(at, _), it| *at != of || *it != digest);
         self.files()
@@ -274,7 +274,7 @@ impl Model {
         self.is_legal()
     }
 
-    /// Without giving a lease.
+    /// Looks without granting a lease.
     fn has(&self, of: u64, digest: &Digest, why: &str) -> Result<(), String> {
         let repository = repository(of);
         let blob = self.files().open_blob(&repository, digest).unwrap();
@@ -282,7 +282,7 @@ impl Model {
             .ok_or(format!("{repository} lost {digest}, which {why}"))
     }
 
-    /// Every link has its content, whichever operation made it.
+    /// The invariant: every link has its content, whichever operation made it.
     fn is_legal(&self) -> Result<(), String> {
         let files = self.files();
         for number in 0..REPOSITORIES {
@@ -296,7 +296,7 @@ impl Model {
         Ok(())
     }
 
-    /// At the end, only what a manifest needs is left.
+    /// At the end, only content that a manifest needs is left.
     fn settle(&mut self) {
         for _ in 0..2 {
             self.files().leases.advance(GRACE * 2);

@@ -7,22 +7,22 @@ use std::time::{Duration, SystemTime};
 
 use coral_image::{Algorithm, Digest, Manifest, RepositoryPath, Tag};
 
-use super::reach::{Reach, Ties};
-use super::{ALGORITHMS, Ended, Pass, TURN, digest_of};
+use super::graph::{ManifestReferences, ReferenceGraph};
+use super::{ALGORITHMS, Ended, Pass, TURN, digest_from_name};
 use crate::store::file::durable;
 use crate::store::file::lookup::names_in;
 use crate::store::file::records::{self, ManifestEntry, TagEntry};
 use crate::store::{Pace, StoreError};
 
-/// What the manifests of a repository refer to.
+/// The references of all manifests of a repository.
 #[derive(Debug, Default)]
-struct ManifestTies {
+struct RepositoryReferences {
     /// Blobs that they name, by key.
     named: HashSet<u64>,
-    manifests: Vec<Ties>,
-    /// Whether one could not be read, so that its references are unknown.
+    manifests: Vec<ManifestReferences>,
+    /// Whether a manifest could not be read, so that its references are unknown.
     is_unsure: bool,
-    /// One of those.
+    /// One of the unreadable manifests.
     unreadable: Option<Digest>,
 }
 
@@ -30,7 +30,7 @@ struct ManifestTies {
 struct Tagged {
     /// `None` if a tag cannot be read.
     digests: Option<Vec<Digest>>,
-    /// Those of manifests without a record.
+    /// Tags whose manifest has no record.
     lost: Vec<(Tag, Digest)>,
 }
 
@@ -50,7 +50,7 @@ impl Pass<'_> {
         self.without_record(repository, &lost, &mut seen)?;
         self.collected.unreadable += u64::from(seen.is_unsure);
         self.is_waiting |= seen.is_unsure;
-        self.tell_unreadable(repository, seen.unreadable);
+        self.report_unreadable(repository, seen.unreadable);
         let gone = self.untagged(repository, &seen, tagged, began)?;
         for manifest in &seen.manifests {
             if !gone.contains(&manifest.digest) {
@@ -66,8 +66,8 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Reports it once, until all manifests can be read again.
-    fn tell_unreadable(&self, repository: &RepositoryPath, unreadable: Option<Digest>) {
+    /// Reports unreadable manifests once, until all can be read again.
+    fn report_unreadable(&self, repository: &RepositoryPath, unreadable: Option<Digest>) {
         let told = &self.files.unreadable;
         let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(digest) = unreadable else {
@@ -84,12 +84,12 @@ impl Pass<'_> {
         }
     }
 
-    fn manifests(&mut self, repository: &RepositoryPath) -> Result<ManifestTies, Ended> {
-        let mut seen = ManifestTies::default();
+    fn manifests(&mut self, repository: &RepositoryPath) -> Result<RepositoryReferences, Ended> {
+        let mut seen = RepositoryReferences::default();
         for algorithm in ALGORITHMS {
             for name in names_in(&self.files.layout.manifests(repository, algorithm))? {
                 self.turns.step()?;
-                if let Some(digest) = digest_of(algorithm, &name) {
+                if let Some(digest) = digest_from_name(algorithm, &name) {
                     self.manifest(repository, digest, &mut seen);
                 }
             }
@@ -97,44 +97,51 @@ impl Pass<'_> {
         Ok(seen)
     }
 
-    fn manifest(&self, repository: &RepositoryPath, digest: Digest, seen: &mut ManifestTies) {
-        let mut ties = Ties {
+    fn manifest(
+        &self,
+        repository: &RepositoryPath,
+        digest: Digest,
+        seen: &mut RepositoryReferences,
+    ) {
+        let mut references = ManifestReferences {
             digest,
             children: vec![],
             subject: None,
         };
         match self.read(repository, &digest) {
-            Read::Whole(manifest) => {
+            ManifestRead::Whole(manifest) => {
                 let leases = &self.files.leases;
                 let blobs = manifest.blobs().chain(manifest.children());
                 seen.named.extend(blobs.map(|it| leases.key(&it.digest)));
                 // Of any media type: everything that was pushed as a manifest counts.
-                ties.children = manifest.entries().map(|it| it.digest).collect();
-                ties.subject = manifest.subject().map(|it| it.digest);
-                seen.manifests.push(ties);
+                references.children = manifest.entries().map(|it| it.digest).collect();
+                references.subject = manifest.subject().map(|it| it.digest);
+                seen.manifests.push(references);
             }
-            Read::Unreadable => {
+            ManifestRead::Unreadable => {
                 seen.is_unsure = true;
                 seen.unreadable = Some(digest);
-                seen.manifests.push(ties);
+                seen.manifests.push(references);
             }
-            Read::Gone => {}
+            ManifestRead::Gone => {}
         }
     }
 
-    fn read(&self, repository: &RepositoryPath, digest: &Digest) -> Read {
+    fn read(&self, repository: &RepositoryPath, digest: &Digest) -> ManifestRead {
         let record = self.files.layout.manifest(repository, digest);
         let entry = match records::read::<ManifestEntry>(&record) {
-            Ok(None) => return Read::Gone,
+            Ok(None) => return ManifestRead::Gone,
             Ok(Some(entry)) => entry,
-            Err(_) => return Read::Unreadable,
+            Err(_) => return ManifestRead::Unreadable,
         };
         let bytes = match fs::read(self.files.layout.blob(digest)) {
             Ok(bytes) if digest.matches(&bytes) => bytes,
-            _ => return Read::Unreadable,
+            _ => return ManifestRead::Unreadable,
         };
         let manifest = Manifest::parse(bytes.into(), Some(&entry.media_type));
-        manifest.map_or(Read::Unreadable, |it| Read::Whole(Box::new(it)))
+        manifest.map_or(ManifestRead::Unreadable, |it| {
+            ManifestRead::Whole(Box::new(it))
+        })
     }
 
     /// Removes manifests that nothing has reached for long enough. The lease of what a tag reaches
@@ -143,7 +150,7 @@ impl Pass<'_> {
     fn untagged(
         &mut self,
         repository: &RepositoryPath,
-        seen: &ManifestTies,
+        seen: &RepositoryReferences,
         tagged: Option<Vec<Digest>>,
         began: SystemTime,
     ) -> Result<HashSet<Digest>, Ended> {
@@ -152,14 +159,14 @@ impl Pass<'_> {
         else {
             return Ok(gone);
         };
-        let reach = Reach::of(&seen.manifests);
+        let graph = ReferenceGraph::from_manifests(&seen.manifests);
         let mut kept = HashSet::new();
-        reach.add(&tagged, &mut kept);
+        graph.add(&tagged, &mut kept);
         let young = self.young(repository, seen, began, length, &kept)?;
-        reach.add(&young, &mut kept);
+        graph.add(&young, &mut kept);
         // Parents first: a manifest that stays after all, because a client asked for it meanwhile,
         // then still has everything below it.
-        for digest in reach.parents_first(&seen.manifests) {
+        for digest in graph.parents_first(&seen.manifests) {
             if kept.contains(&digest) {
                 continue;
             }
@@ -168,7 +175,7 @@ impl Pass<'_> {
                 gone.insert(digest);
                 self.collected.manifests += 1;
             } else {
-                reach.add(&[digest], &mut kept);
+                graph.add(&[digest], &mut kept);
             }
         }
         Ok(gone)
@@ -179,13 +186,13 @@ impl Pass<'_> {
     fn young(
         &mut self,
         repository: &RepositoryPath,
-        seen: &ManifestTies,
+        seen: &RepositoryReferences,
         began: SystemTime,
         length: Duration,
         reached: &HashSet<Digest>,
     ) -> Result<Vec<Digest>, Ended> {
         let mut young = Vec::new();
-        for Ties { digest, .. } in &seen.manifests {
+        for ManifestReferences { digest, .. } in &seen.manifests {
             self.turns.step()?;
             let record = self.files.layout.manifest(repository, digest);
             if !reached.contains(digest) {
@@ -231,7 +238,7 @@ impl Pass<'_> {
         &mut self,
         repository: &RepositoryPath,
         lost: &[(Tag, Digest)],
-        seen: &mut ManifestTies,
+        seen: &mut RepositoryReferences,
     ) -> Result<(), Ended> {
         let files = self.files;
         // A few at a time, since pushes to the repository wait meanwhile.
@@ -280,7 +287,7 @@ impl Pass<'_> {
         let Some(entry) = records::read_usable::<ManifestEntry>(&record)? else {
             return Ok(false);
         };
-        for named in files.named_by(digest, &entry) {
+        for named in files.referenced_digests(digest, &entry) {
             files.lease_blob(repository, &named)?;
         }
         files.remove_manifest(repository, digest, &entry, |record| {
@@ -292,14 +299,14 @@ impl Pass<'_> {
         &mut self,
         repository: &RepositoryPath,
         algorithm: Algorithm,
-        seen: &ManifestTies,
+        seen: &RepositoryReferences,
         began: SystemTime,
     ) -> Result<(), Ended> {
         let folder = self.files.layout.blob_links(repository, algorithm);
         let mut last_removed = None;
         for name in names_in(&folder)? {
             self.turns.step()?;
-            let Some(digest) = digest_of(algorithm, &name) else {
+            let Some(digest) = digest_from_name(algorithm, &name) else {
                 continue;
             };
             let is_named = seen.is_unsure || seen.named.contains(&self.files.leases.key(&digest));
@@ -340,8 +347,8 @@ impl Pass<'_> {
     }
 }
 
-/// What was found under a manifest's digest.
-enum Read {
+/// The result of reading a manifest by its digest.
+enum ManifestRead {
     Whole(Box<Manifest>),
     /// It has a record, but its content is missing, damaged, unreadable or not a manifest.
     Unreadable,

@@ -1,4 +1,4 @@
-//! Collections beside pushes, mounts, questions, tags that move, and deletions.
+//! Collections that run beside pushes, mounts, lookups, moving tags, and deletions.
 
 mod untagged;
 
@@ -93,7 +93,7 @@ fn tag(name: &str) -> Tag {
     Tag::parse(name).unwrap()
 }
 
-/// A client with a repository of its own, whose blobs others have too.
+/// A client with its own repository, whose blobs are also in other repositories.
 struct Worker<'a> {
     folder: &'a Path,
     files: &'a Files,
@@ -113,7 +113,7 @@ impl Worker<'_> {
         let tags = [tag("moving")];
         match self.files.put_manifest(&self.repository, &image, &tags) {
             Ok(_) => {}
-            // A slow machine: the client took longer than its leases hold.
+            // On a slow machine, the client took longer than its leases last.
             Err(PutManifestError::MissingBlobs(_)) if told.elapsed() >= GRACE => return,
             Err(error) => panic!("{}: {error:?}", self.repository),
         }
@@ -127,7 +127,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Sends a blob only if it is neither here nor to be mounted.
+    /// Sends a blob only if it neither exists nor can be mounted.
     fn bring(&self, content: &[u8], number: usize) {
         let digest = Digest::sha256(content);
         if self
@@ -213,7 +213,7 @@ fn the_blobs_of_a_deleted_manifest_stay_for_the_grace_time_and_a_dry_run_only_co
     files.leases.advance(GRACE * 10);
     assert_eq!(collect(&files, &rules()).kept_contents, 2);
     files.delete_manifest(&a, &image.digest()).unwrap();
-    // The manifest itself is of no use without its record.
+    // The manifest itself is useless without its record.
     let collected = collect(&files, &rules());
     assert_eq!((collected.contents, collected.links), (1, 0));
     assert!(
@@ -271,7 +271,7 @@ fn a_manifest_that_cannot_be_read_keeps_the_blobs_of_its_repository() {
     let collected = collect(&files, &rules());
     assert_eq!((collected.unreadable, collected.contents), (1, 0));
     assert!(files.open_blob(&a, &digest).unwrap().is_some());
-    // The system refuses to read this one, and the other repository is collected.
+    // The system refuses to read this repository; the other one is collected.
     let record = files.layout.manifest(&a, &image.digest());
     std::fs::remove_file(&record).unwrap();
     std::fs::create_dir(&record).unwrap();
@@ -289,14 +289,14 @@ fn what_is_settled_is_not_looked_at_again_until_something_changes() {
     push(folder.path(), &files, &a, b"layer");
     let image = manifest(&[b"layer"], None);
     files.put_manifest(&a, &image, &[tag("v1")]).unwrap();
-    // Beside it is a blob that has to get older.
+    // Beside it is a blob that is not old enough yet.
     push(folder.path(), &files, &a, b"alone");
     assert!(collect(&files, &rules()).is_nothing());
     files.leases.advance(GRACE * 10);
     assert_eq!(collect(&files, &rules()).contents, 1);
     let kept = collect(&files, &rules());
     assert_eq!((kept.kept_contents, kept.contents), (2, 0));
-    // Nothing that is found now came through the store: it is not looked for.
+    // New content did not come through the store, so it is not looked for.
     let stray = Digest::sha256(b"stray");
     let path = files.layout.blob(&stray);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -335,7 +335,7 @@ fn a_tag_whose_manifest_has_lost_its_record_keeps_what_it_is_answered_with() {
     let wanted = (a.clone(), Version::Tag(tag("v1")));
     assert!(files.manifest(&wanted).unwrap().is_some());
     assert!(files.open_blob(&a, &digest).unwrap().is_some());
-    // Without its tag nothing is answered any more.
+    // Without its tag, requests are no longer answered.
     assert!(files.delete_tag(&a, &tag("v1")).unwrap().is_some());
     files.leases.advance(GRACE * 10);
     let collected = collect(&files, &rules());
@@ -352,7 +352,7 @@ fn what_a_release_without_leases_answered_meanwhile_holds_after_the_next_upgrade
     files.leases.close().unwrap();
     let mark = files.layout.mark();
     drop(files);
-    // What it writes at its start; it answered for the blob and gave no lease.
+    // This is what such a release writes at its start; it answered for the blob without a lease.
     std::fs::write(mark, br#"{"layoutVersion":1}"#).unwrap();
     for _ in 0..2 {
         let files = open::open(&root).unwrap();
@@ -374,7 +374,7 @@ fn a_folder_of_repositories_that_is_not_the_stores_own_costs_no_content() {
     std::fs::rename(&repositories, &away).unwrap();
     for name in [b"early", b"later"] {
         let files = open::open(&folder.path().join("store")).unwrap();
-        // One that is in use again already is no other case.
+        // A blob that is in use again is treated in the same way.
         push(folder.path(), &files, &b, name);
         files.leases.advance(GRACE * 10);
         let failed = files.collect(&rules(), &CancellationToken::new());
@@ -411,7 +411,7 @@ fn a_full_disk_stops_neither_a_start_nor_a_collection() {
     let (folder, files) = store();
     let root = folder.path().join("store");
     push(folder.path(), &files, &repository("a"), b"layer");
-    // As an older release leaves it, ended in order.
+    // The state that an older release leaves after a clean end.
     std::fs::remove_file(files.layout.repositories_mark()).unwrap();
     std::fs::write(files.layout.mark(), br#"{"layoutVersion":1}"#).unwrap();
     files.leases.close().unwrap();
@@ -433,7 +433,7 @@ fn a_file_whose_time_cannot_be_set_is_answered_for_mounted_and_tagged() {
     for repository in [&a, &b] {
         let link = files.layout.blob_link(repository, &digest);
         let _ = std::fs::remove_file(&link);
-        // A folder has a time that nothing here may set, whichever user the test runs as.
+        // The time of a folder cannot be set here, whichever user runs the test.
         std::fs::create_dir_all(&link).unwrap();
     }
     assert_eq!(files.stat_blob(&a, &digest).unwrap(), Some(5));

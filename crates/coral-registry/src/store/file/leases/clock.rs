@@ -33,9 +33,9 @@ const ENDED: &str = "ended";
 /// Replaces the boot ID of a process that granted leases which exist only in its memory.
 const UNWRITTEN: &str = "unwritten";
 
-/// The content of the file; times in milliseconds since 1970.
+/// The content of the clock's file; times are in milliseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Reading {
+struct ClockRecord {
     now: u64,
     /// No lease counts as granted before this time.
     floor: u64,
@@ -46,7 +46,7 @@ struct Reading {
     longest_renewal: u64,
 }
 
-impl Reading {
+impl ClockRecord {
     /// Parses a clock; `None` if it is not valid.
     fn parse(bytes: &[u8]) -> Option<Self> {
         let reading: Self = serde_json::from_slice(bytes).ok()?;
@@ -66,9 +66,9 @@ const MOST: u64 = 1 << 47;
 #[derive(Debug)]
 pub(super) struct Clock {
     root: PathBuf,
-    start: Reading,
+    start: ClockRecord,
     started: Instant,
-    /// As [`Reading::floor`], or higher if leases were forgotten since.
+    /// As [`ClockRecord::floor`], or higher if leases were forgotten since.
     floor: AtomicU64,
     longest_renewal: AtomicU64,
     /// Whether a lease was granted that exists only in memory.
@@ -80,12 +80,12 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn open(root: &Path, reliance: Reliance) -> Result<Self, StoreError> {
+    pub(super) fn open(root: &Path, trust: LeaseTrust) -> Result<Self, StoreError> {
         let last = fs::read(root.join(FILE)).ok();
-        let last = last.and_then(|bytes| Reading::parse(&bytes));
+        let last = last.and_then(|bytes| ClockRecord::parse(&bytes));
         let boot = fs::read_to_string(BOOT).unwrap_or_default();
         let is_known = last.clone();
-        let start = start(last, boot.trim(), reliance, millis(SystemTime::now()));
+        let start = start(last, boot.trim(), trust, millis(SystemTime::now()));
         let clock = Self {
             root: root.to_owned(),
             started: Instant::now(),
@@ -105,7 +105,7 @@ impl Clock {
 
     /// Writes the clock. If that fails, the old one is removed, because it would promise too much,
     /// and the start continues: a full disk must not prevent it.
-    fn write_or_remove(&self, reading: &Reading) -> Result<(), StoreError> {
+    fn write_or_remove(&self, reading: &ClockRecord) -> Result<(), StoreError> {
         let Err(error) = self.write(reading, Durability::Synced) else {
             return Ok(());
         };
@@ -171,11 +171,11 @@ impl Clock {
         self.write(&self.reading(ENDED), Durability::Synced)
     }
 
-    fn reading(&self, run: &str) -> Reading {
+    fn reading(&self, run: &str) -> ClockRecord {
         let is_unwritten = self.is_unwritten.load(Ordering::SeqCst);
         let run = if is_unwritten { UNWRITTEN } else { run };
         let now = millis(self.now());
-        Reading {
+        ClockRecord {
             now,
             floor: self.floor.load(Ordering::SeqCst).min(now),
             run: run.to_owned(),
@@ -183,7 +183,7 @@ impl Clock {
         }
     }
 
-    fn write(&self, reading: &Reading, durability: Durability) -> Result<(), StoreError> {
+    fn write(&self, reading: &ClockRecord, durability: Durability) -> Result<(), StoreError> {
         let (new, file) = (self.root.join(NEW_FILE), self.root.join(FILE));
         let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let write = || -> io::Result<()> {
@@ -227,16 +227,17 @@ enum Durability {
 
 /// Whether the leases of the previous process can be relied on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Reliance {
+pub(in super::super) enum LeaseTrust {
     /// They can, unless they were lost.
     OnLast,
-    /// A release without leases may have served the store meanwhile: all start over.
+    /// They cannot: a release without leases may have served the store meanwhile, so all leases
+    /// start over.
     OnNothing,
 }
 
-impl Reliance {
+impl LeaseTrust {
     /// A release without leases rewrites the store's mark without the fields that it does not know.
-    pub(in super::super) fn of(is_marked: bool) -> Self {
+    pub(in super::super) fn from_mark(is_marked: bool) -> Self {
         if is_marked {
             Self::OnLast
         } else {
@@ -246,10 +247,10 @@ impl Reliance {
 }
 
 /// The reading of the clock at the start of a process. `boot` is empty if it is unknown.
-fn start(last: Option<Reading>, boot: &str, reliance: Reliance, wall: u64) -> Reading {
+fn start(last: Option<ClockRecord>, boot: &str, trust: LeaseTrust, wall: u64) -> ClockRecord {
     let run = boot.to_owned();
     match last {
-        None => Reading {
+        None => ClockRecord {
             now: wall,
             floor: wall,
             run,
@@ -257,9 +258,9 @@ fn start(last: Option<Reading>, boot: &str, reliance: Reliance, wall: u64) -> Re
         },
         Some(last) => {
             let is_settled = last.run == ENDED || (!boot.is_empty() && last.run == boot);
-            let relied_on = reliance == Reliance::OnLast && is_settled;
+            let relied_on = trust == LeaseTrust::OnLast && is_settled;
             let floor = if relied_on { last.floor } else { last.now };
-            Reading {
+            ClockRecord {
                 now: last.now,
                 floor,
                 run,
@@ -278,8 +279,8 @@ fn millis(time: SystemTime) -> u64 {
 mod tests {
     use super::*;
 
-    fn last(run: &str) -> Reading {
-        Reading {
+    fn last(run: &str) -> ClockRecord {
+        ClockRecord {
             now: 500,
             floor: 100,
             run: run.to_owned(),
@@ -290,14 +291,14 @@ mod tests {
     #[test]
     fn the_clock_goes_on_where_it_was_whatever_the_wall_clock_says() {
         for wall in [0, 10, 10_000] {
-            let reading = start(Some(last(ENDED)), "b", Reliance::OnLast, wall);
+            let reading = start(Some(last(ENDED)), "b", LeaseTrust::OnLast, wall);
             assert_eq!((reading.now, reading.floor), (500, 100));
         }
     }
 
     #[test]
     fn leases_begin_anew_after_a_power_cut_and_not_after_a_kill() {
-        let floor = |run, boot| start(Some(last(run)), boot, Reliance::OnLast, 10_000).floor;
+        let floor = |run, boot| start(Some(last(run)), boot, LeaseTrust::OnLast, 10_000).floor;
         assert_eq!(floor("b", "b"), 100);
         assert_eq!(floor(ENDED, "c"), 100);
         assert_eq!(floor("b", "c"), 500);
@@ -308,63 +309,63 @@ mod tests {
     #[test]
     fn leases_begin_anew_where_another_release_may_have_answered_without_any() {
         for run in ["b", ENDED, UNWRITTEN] {
-            let reading = start(Some(last(run)), "b", Reliance::OnNothing, 10_000);
+            let reading = start(Some(last(run)), "b", LeaseTrust::OnNothing, 10_000);
             assert_eq!((reading.now, reading.floor), (500, 500), "{run}");
         }
     }
 
     #[test]
     fn a_store_without_a_clock_begins_with_the_wall_clock() {
-        let reading = start(None, "b", Reliance::OnLast, 10_000);
+        let reading = start(None, "b", LeaseTrust::OnLast, 10_000);
         assert_eq!((reading.now, reading.floor), (10_000, 10_000));
     }
 
     #[test]
     fn what_cannot_be_a_clock_is_none() {
         for wrong in ["", "{}", r#"{"now":1,"floor":2,"run":""}"#] {
-            assert_eq!(Reading::parse(wrong.as_bytes()), None, "{wrong}");
+            assert_eq!(ClockRecord::parse(wrong.as_bytes()), None, "{wrong}");
         }
         let endless = r#"{"now":18446744073709551615,"floor":2,"run":""}"#;
-        assert_eq!(Reading::parse(endless.as_bytes()), None);
+        assert_eq!(ClockRecord::parse(endless.as_bytes()), None);
     }
 
     #[test]
     fn a_full_disk_stops_no_clock_and_one_that_is_not_written_is_not_relied_on() {
         let folder = tempfile::TempDir::new().unwrap();
-        Clock::open(folder.path(), Reliance::OnLast)
+        Clock::open(folder.path(), LeaseTrust::OnLast)
             .unwrap()
             .close()
             .unwrap();
         let new = folder.path().join(NEW_FILE);
         std::os::unix::fs::symlink("/dev/full", &new).unwrap();
-        let clock = Clock::open(folder.path(), Reliance::OnLast).unwrap();
+        let clock = Clock::open(folder.path(), LeaseTrust::OnLast).unwrap();
         let floor = clock.start.floor;
-        // It is written within the space that it has.
+        // The file is overwritten within the space that it already has.
         clock.close().unwrap();
         assert_eq!(
-            Clock::open(folder.path(), Reliance::OnLast)
+            Clock::open(folder.path(), LeaseTrust::OnLast)
                 .unwrap()
                 .start
                 .floor,
             floor
         );
-        // Which there is none of.
+        // Without a clock file there is nothing to overwrite, so closing fails on the full disk.
         fs::remove_file(folder.path().join(FILE)).unwrap();
-        let clock = Clock::open(folder.path(), Reliance::OnLast).unwrap();
+        let clock = Clock::open(folder.path(), LeaseTrust::OnLast).unwrap();
         assert!(matches!(clock.close(), Err(StoreError::Full { .. })));
         fs::remove_file(&new).unwrap();
-        let again = Clock::open(folder.path(), Reliance::OnLast).unwrap();
+        let again = Clock::open(folder.path(), LeaseTrust::OnLast).unwrap();
         assert_eq!(again.start.floor, again.start.now);
     }
 
     #[test]
     fn what_was_saved_and_closed_is_read_again() {
         let folder = tempfile::TempDir::new().unwrap();
-        let clock = Clock::open(folder.path(), Reliance::OnLast).unwrap();
+        let clock = Clock::open(folder.path(), LeaseTrust::OnLast).unwrap();
         clock.save().unwrap();
         let before = clock.start.clone();
         clock.close().unwrap();
-        let again = Clock::open(folder.path(), Reliance::OnLast).unwrap();
+        let again = Clock::open(folder.path(), LeaseTrust::OnLast).unwrap();
         assert!(again.start.now >= before.now);
         assert_eq!(again.start.floor, before.floor);
     }

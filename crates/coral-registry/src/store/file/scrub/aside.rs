@@ -22,12 +22,12 @@ use crate::store::file::lookup::names_in;
 
 const MOST_FILES: usize = 4096;
 const MOST_BYTES: u64 = 16 << 30;
-/// They may take one tenth of the disk.
+/// Files that were moved aside may use one tenth of the disk.
 const MOST_PART: u64 = 10;
 
 /// A file that was moved aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store::file) struct Kept {
+pub(in crate::store::file) struct AsideFile {
     pub(in crate::store::file) digest: Digest,
     size: u64,
     /// When it was moved, or emptied.
@@ -41,7 +41,7 @@ impl Files {
         let (path, aside) = (self.layout.blob(digest), self.layout.damaged(digest));
         {
             let _turn = self.contents.lock(digest);
-            if !judged.is_of(&path) {
+            if !judged.matches(&path) {
                 return Ok(false);
             }
             let mut moved = self.moved_aside();
@@ -62,7 +62,7 @@ impl Files {
         let (path, aside) = (self.layout.blob(digest), self.layout.damaged(digest));
         let _turn = self.contents.lock(digest);
         let mut moved = self.moved_aside();
-        if path.exists() || !judged.is_of(&aside) {
+        if path.exists() || !judged.matches(&aside) {
             return Ok(false);
         }
         let change = self.usage.content(digest, &path);
@@ -73,7 +73,8 @@ impl Files {
         Ok(true)
     }
 
-    /// The content was read without an error, so its damaged copy is no longer needed.
+    /// Records that the content was read without an error, so that its damaged copy is no longer
+    /// needed.
     pub(super) fn is_replaced(&self, digest: &Digest) -> Result<(), StoreError> {
         let removed = self.durable.remove(&self.layout.damaged(digest))?;
         if removed {
@@ -150,13 +151,13 @@ impl Files {
         emptied.map_err(|error| StoreError::io("empty", &path, error))
     }
 
-    /// The round has ended or given up: what it moved is treated like older files from now on.
+    /// Ends the round: files that it moved are treated like older files from now on.
     pub(super) fn round_ended(&self) {
         self.moved_aside().clear();
     }
 
-    /// What the running round has moved. Only the holder of this lock moves files out of `damaged/`
-    /// or empties them.
+    /// The files that the running round has moved. Only the holder of this lock moves files out of
+    /// `damaged/` or empties them.
     pub(super) fn moved_aside(&self) -> MutexGuard<'_, HashSet<Digest>> {
         self.moved.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,18 +168,18 @@ impl Files {
         Ok(kept.filter(|it| !self.layout.blob(it).exists()).collect())
     }
 
-    pub(in crate::store::file) fn kept_aside(&self) -> Result<Vec<Kept>, StoreError> {
+    pub(in crate::store::file) fn kept_aside(&self) -> Result<Vec<AsideFile>, StoreError> {
         let folder = self.layout.damaged_folder();
         let mut kept = Vec::new();
         for name in names_in(&folder)? {
             let Ok(digest) = Digest::parse(&name.replacen('-', ":", 1)) else {
                 continue;
             };
-            // If it is missing again, the copy is not kept.
+            // If the content is missing again, the copy is not kept.
             if let Ok(metadata) = fs::metadata(folder.join(&name)) {
                 let moved = std::os::unix::fs::MetadataExt::ctime(&metadata);
                 let moved = Duration::from_secs(u64::try_from(moved).unwrap_or(0));
-                kept.push(Kept {
+                kept.push(AsideFile {
                     digest,
                     size: metadata.len(),
                     moved: SystemTime::UNIX_EPOCH + moved,
@@ -194,7 +195,7 @@ impl Files {
 /// Which files are to be emptied and which are to be removed, the oldest first; those of `moved`
 /// stay as they are.
 fn beyond(
-    mut kept: Vec<Kept>,
+    mut kept: Vec<AsideFile>,
     most_files: usize,
     most_bytes: u64,
     moved: &HashSet<Digest>,
@@ -221,8 +222,8 @@ fn beyond(
 mod tests {
     use super::*;
 
-    fn kept(number: u8, size: u64) -> Kept {
-        Kept {
+    fn kept(number: u8, size: u64) -> AsideFile {
+        AsideFile {
             digest: Digest::sha256(&[number]),
             size,
             moved: SystemTime::UNIX_EPOCH + Duration::from_secs(number.into()),

@@ -1,4 +1,4 @@
-//! Which repositories have a piece of content, and which images need it.
+//! Finds the repositories that have a piece of content, and the images that need it.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -43,7 +43,7 @@ impl Position {
         self
     }
 
-    /// Whether the round has not begun.
+    /// Whether the round is just beginning.
     pub(super) fn is_new(&self) -> bool {
         !self.is_open || self.after.is_none()
     }
@@ -192,7 +192,7 @@ mod tests {
         let mut position = position.begin(NOW);
         assert!(position.is_behind(&read));
         position.end(RoundEnd::Complete, NOW);
-        // Not all was read.
+        // Not all content was read.
         assert_eq!(position.state(0).completed, None);
         let mut position = position.begin(NOW);
         assert!(!position.is_behind(&read));

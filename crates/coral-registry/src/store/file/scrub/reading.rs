@@ -17,16 +17,16 @@ use crate::store::{ScrubRules, ScrubWatch};
 const PIECE: usize = 256 * 1024;
 /// How many bytes of a file may stay in the page cache behind the reader.
 const WINDOW: u64 = 8 * 1024 * 1024;
-/// The cost of opening a file, in bytes, because many small files are work too.
+/// The cost of opening a file, in bytes, because opening many small files takes time too.
 const OPENING: u64 = 16 * 1024;
 /// Pause before the second reading: a brief failure of the disk is not damage.
 const BEFORE_READING_AGAIN: Duration = Duration::from_millis(250);
 /// How long it may take to react to a stop.
 const NAP: Duration = Duration::from_millis(100);
 
-/// What one reading of a file found.
+/// The result of reading a file once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum ReadResult {
     /// All of it was read.
     Hashes(Digest),
     /// The disk has lost some of it.
@@ -44,7 +44,7 @@ pub(super) enum Verdict {
     Sound,
     /// It does not match, and both readings agree.
     Damaged(String),
-    /// It is not certain.
+    /// The readings differ, or the file could not be read.
     Unsure(String),
     /// The process may not read it, which says nothing about the disk.
     Forbidden,
@@ -56,22 +56,24 @@ pub(super) enum Verdict {
 /// memory is not damage to the file.
 pub(super) fn judge<E>(
     wanted: &Digest,
-    first: Reading,
-    second: impl FnOnce() -> Result<Reading, E>,
+    first: ReadResult,
+    second: impl FnOnce() -> Result<ReadResult, E>,
 ) -> Result<Verdict, E> {
     match first {
-        Reading::Hashes(digest) if digest == *wanted => return Ok(Verdict::Sound),
-        Reading::Gone => return Ok(Verdict::Gone),
-        Reading::Refused(io::ErrorKind::PermissionDenied) => return Ok(Verdict::Forbidden),
-        Reading::Refused(kind) => return Ok(Verdict::Unsure(format!("it cannot be read: {kind}"))),
-        Reading::Hashes(_) | Reading::Lost => {}
+        ReadResult::Hashes(digest) if digest == *wanted => return Ok(Verdict::Sound),
+        ReadResult::Gone => return Ok(Verdict::Gone),
+        ReadResult::Refused(io::ErrorKind::PermissionDenied) => return Ok(Verdict::Forbidden),
+        ReadResult::Refused(kind) => {
+            return Ok(Verdict::Unsure(format!("it cannot be read: {kind}")));
+        }
+        ReadResult::Hashes(_) | ReadResult::Lost => {}
     }
     Ok(match (first, second()?) {
-        (_, Reading::Gone) => Verdict::Gone,
-        (Reading::Hashes(one), Reading::Hashes(other)) if one == other => {
+        (_, ReadResult::Gone) => Verdict::Gone,
+        (ReadResult::Hashes(one), ReadResult::Hashes(other)) if one == other => {
             Verdict::Damaged(format!("it hashes to {one}"))
         }
-        (Reading::Lost, Reading::Lost) => {
+        (ReadResult::Lost, ReadResult::Lost) => {
             Verdict::Damaged("the disk cannot read all of it".to_owned())
         }
         _ => Verdict::Unsure("two readings of it differ".to_owned()),
@@ -115,22 +117,26 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a file from the disk.
-    pub(super) fn read(&mut self, path: &Path, algorithm: Algorithm) -> Result<Reading, Stopped> {
+    pub(super) fn read(
+        &mut self,
+        path: &Path,
+        algorithm: Algorithm,
+    ) -> Result<ReadResult, Stopped> {
         self.pace(OPENING)?;
         match self.hash(path, algorithm) {
-            Ok(digest) => digest.map(Reading::Hashes),
-            Err(error) if absent(&error) => Ok(Reading::Gone),
-            Err(error) if is_lost(&error) => Ok(Reading::Lost),
-            Err(error) => Ok(Reading::Refused(error.kind())),
+            Ok(digest) => digest.map(ReadResult::Hashes),
+            Err(error) if absent(&error) => Ok(ReadResult::Gone),
+            Err(error) if is_lost(&error) => Ok(ReadResult::Lost),
+            Err(error) => Ok(ReadResult::Refused(error.kind())),
         }
     }
 
-    /// Reads it again, a moment later and into other memory.
+    /// Reads the file again, a moment later and into other memory.
     pub(super) fn read_again(
         &mut self,
         path: &Path,
         algorithm: Algorithm,
-    ) -> Result<Reading, Stopped> {
+    ) -> Result<ReadResult, Stopped> {
         std::thread::sleep(BEFORE_READING_AGAIN);
         self.piece = vec![0; PIECE];
         self.read(path, algorithm)
@@ -164,7 +170,7 @@ impl<'a> Reader<'a> {
         Ok(Ok(hasher.finish()))
     }
 
-    /// Waits as long as this many bytes may take. Unused time is not saved up.
+    /// Waits as long as reading this many bytes may take. Unused time is not saved up.
     fn pace(&mut self, bytes: u64) -> Result<(), Stopped> {
         if let Some(bandwidth) = self.bandwidth {
             let now = Instant::now();
@@ -207,7 +213,7 @@ mod tests {
 
     use super::*;
 
-    fn judged(first: Reading, second: Reading) -> (&'static str, bool) {
+    fn judged(first: ReadResult, second: ReadResult) -> (&'static str, bool) {
         let looked_again = Cell::new(false);
         let again = || {
             looked_again.set(true);
@@ -225,25 +231,25 @@ mod tests {
 
     #[test]
     fn only_what_two_readings_agree_on_is_damage() {
-        let right = Reading::Hashes(Digest::sha256(b"right"));
-        let wrong = Reading::Hashes(Digest::sha256(b"wrong"));
-        let other = Reading::Hashes(Digest::sha256(b"other"));
-        let forbidden = Reading::Refused(io::ErrorKind::PermissionDenied);
-        let refused = Reading::Refused(io::ErrorKind::TimedOut);
+        let right = ReadResult::Hashes(Digest::sha256(b"right"));
+        let wrong = ReadResult::Hashes(Digest::sha256(b"wrong"));
+        let other = ReadResult::Hashes(Digest::sha256(b"other"));
+        let forbidden = ReadResult::Refused(io::ErrorKind::PermissionDenied);
+        let refused = ReadResult::Refused(io::ErrorKind::TimedOut);
         for (first, second, expected) in [
             (right, wrong, ("sound", false)),
             (wrong, wrong, ("damaged", true)),
             (wrong, right, ("unsure", true)),
             (wrong, other, ("unsure", true)),
-            (wrong, Reading::Lost, ("unsure", true)),
-            (wrong, Reading::Gone, ("gone", true)),
-            (Reading::Lost, Reading::Lost, ("damaged", true)),
-            (Reading::Lost, right, ("unsure", true)),
-            (Reading::Lost, refused, ("unsure", true)),
+            (wrong, ReadResult::Lost, ("unsure", true)),
+            (wrong, ReadResult::Gone, ("gone", true)),
+            (ReadResult::Lost, ReadResult::Lost, ("damaged", true)),
+            (ReadResult::Lost, right, ("unsure", true)),
+            (ReadResult::Lost, refused, ("unsure", true)),
             (refused, refused, ("unsure", false)),
             (forbidden, right, ("forbidden", false)),
             (wrong, forbidden, ("unsure", true)),
-            (Reading::Gone, right, ("gone", false)),
+            (ReadResult::Gone, right, ("gone", false)),
         ] {
             assert_eq!(judged(first, second), expected, "{first:?} then {second:?}");
         }

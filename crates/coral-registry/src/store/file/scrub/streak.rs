@@ -5,7 +5,7 @@ const IN_A_ROW: u32 = 8;
 /// This many bad files end a round if they are more than a tenth of all that were read.
 const AT_LEAST: u64 = 20;
 
-/// What a round has seen so far.
+/// The results of a round so far.
 #[derive(Debug, Default)]
 pub(super) struct Streak {
     in_a_row: u32,
@@ -14,13 +14,13 @@ pub(super) struct Streak {
 }
 
 impl Streak {
-    /// A file was sound.
+    /// Records that a file was sound.
     pub(super) fn good(&mut self) {
         self.in_a_row = 0;
         self.looked += 1;
     }
 
-    /// A file was damaged, or could not be read.
+    /// Records that a file was damaged, or could not be read.
     pub(super) fn bad(&mut self) {
         self.in_a_row += 1;
         self.looked += 1;

@@ -19,7 +19,7 @@ const RULES: ScrubRules = ScrubRules {
     report_only: false,
 };
 
-/// Remembers what a scrub said, and stops it after so many bytes.
+/// Records what a scrub reports, and stops it after a number of bytes.
 #[derive(Default)]
 struct Watch {
     damages: Mutex<Vec<Damage>>,
@@ -180,7 +180,7 @@ fn damaged_content_is_moved_aside_named_and_back_after_a_push() {
         assert_eq!(mount, Mounted::Nowhere);
         assert_eq!(scene.files.scrub_state().unwrap().missing, 1);
         assert_eq!(scene.aside(), [format!("sha256-{}", layer.hex())]);
-        // Kept until what replaced it was read.
+        // The copy is kept until the replacement was read.
         scene.push("team/app", b"a layer");
         assert!(scene.has("team/app", &layer));
         assert_eq!(scene.files.scrub_state().unwrap().missing, 0);
@@ -246,7 +246,7 @@ fn what_nothing_is_known_of_stays() {
     let layer = scene.push("a", b"layer");
     let path = scene.files.layout.blob(&layer);
     fs::remove_file(&path).unwrap();
-    // A folder cannot be read as a file, by root neither.
+    // A folder cannot be read as a file, not even by root.
     fs::create_dir(&path).unwrap();
     let (scrubbed, damages) = scene.scrub(RULES);
     assert_eq!((scrubbed.damaged, scrubbed.unsure), (0, 1));
@@ -263,7 +263,7 @@ fn a_disk_on_which_all_is_bad_does_not_empty_the_store() {
     }
     let (scrubbed, damages) = scene.scrub(RULES);
     assert_eq!((scrubbed.end, scrubbed.damaged), (RoundEnd::Doubtful, 8));
-    // Not one of them: where nothing is sound, the disk or the memory is at fault.
+    // None of them is moved: if nothing is sound, the disk or the memory is at fault.
     assert_eq!(scene.aside(), Vec::<String>::new());
     assert_eq!(damages.len(), 8);
     let state = scene.files.scrub_state().unwrap();
@@ -302,7 +302,7 @@ fn what_was_pushed_anew_while_it_was_read_is_not_moved() {
     let layer = scene.push("a", b"layer");
     scene.damage(&layer, flip);
     let path = scene.files.layout.blob(&layer);
-    let judged = Stamp::of(&fs::metadata(&path).unwrap());
+    let judged = Stamp::from_metadata(&fs::metadata(&path).unwrap());
     scene.push("a", b"layer");
     assert!(!scene.files.set_aside(&layer, judged).unwrap());
     assert!(scene.has("a", &layer));
@@ -336,7 +336,7 @@ fn what_was_taken_for_damaged_and_is_whole_goes_back_when_the_next_round_begins(
     }
     scene.scrub(RULES);
     assert!(scene.files.usage.space().stored < stored);
-    // It was the memory, not the disk.
+    // The memory was at fault, not the disk.
     flip(&scene.files.layout.damaged(&layer));
     scene = scene.reopened();
     scene.count();
@@ -359,7 +359,7 @@ fn what_was_pushed_again_is_not_replaced_by_what_was_moved_aside() {
     scene.push("a", b"layer");
     let aside = scene.files.layout.damaged(&layer);
     flip(&aside);
-    let stamp = Stamp::of(&fs::metadata(&aside).unwrap());
+    let stamp = Stamp::from_metadata(&fs::metadata(&aside).unwrap());
     assert!(!scene.files.put_back(&layer, stamp).unwrap());
     assert!(scene.has("a", &layer));
 }
@@ -370,7 +370,7 @@ fn room_for_pushes_comes_first_but_not_before_what_the_running_round_moved() {
     let layer = scene.push("team/app", b"a layer of 24 bytes.....");
     scene.image("team/app", "v1", &[layer]);
     scene.damage(&layer, flip);
-    let stamp = Stamp::of(&fs::metadata(scene.files.layout.blob(&layer)).unwrap());
+    let stamp = Stamp::from_metadata(&fs::metadata(scene.files.layout.blob(&layer)).unwrap());
     assert!(scene.files.set_aside(&layer, stamp).unwrap());
     let size = || {
         let aside = scene.files.layout.damaged(&layer);
@@ -379,12 +379,12 @@ fn room_for_pushes_comes_first_but_not_before_what_the_running_round_moved() {
     assert!(!scene.files.free_aside(10));
     assert_eq!(size(), 24);
     scene.files.round_ended();
-    // What does not help is not done.
+    // Files are not emptied if that does not free enough space.
     assert!(!scene.files.free_aside(25));
     assert_eq!(size(), 24);
     assert!(scene.files.free_aside(10));
     assert_eq!((size(), scene.files.usage.space().damaged), (0, 0));
-    // It is missing all the same, and every round says so until it is back.
+    // The content is still missing, and every round reports that until it is restored.
     for _ in 0..2 {
         let watch = Watch::default();
         scene.files.scrub(&RULES, &watch.stop, &watch).unwrap();
@@ -405,7 +405,7 @@ fn a_folder_that_cannot_be_read_keeps_no_other_from_being_read() {
     let first = contents.iter().min_by_key(|digest| digest.hex()).unwrap();
     let shelf = scene.files.layout.blob(first);
     let shelf = shelf.parent().unwrap();
-    // A link that leads to itself cannot be listed, by root neither.
+    // A link that leads to itself cannot be listed, not even by root.
     fs::remove_dir_all(shelf).unwrap();
     std::os::unix::fs::symlink(shelf, shelf).unwrap();
     let (scrubbed, _) = scene.scrub(RULES);

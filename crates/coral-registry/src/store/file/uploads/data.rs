@@ -1,4 +1,4 @@
-//! The file that an upload's bytes are in.
+//! The file that holds an upload's bytes.
 
 use std::fs::{self, File};
 use std::io::{self, IoSlice, Seek as _, SeekFrom, Write as _};
@@ -11,13 +11,13 @@ use rustix::io::Errno;
 use crate::kernel;
 use crate::store::file::records::absent;
 
-/// How many bytes of an upload are handed to the disk at once.
-const STRETCH: u64 = 8 * 1024 * 1024;
+/// How many bytes of an upload are passed to the disk at once.
+const RANGE: u64 = 8 * 1024 * 1024;
 
 /// Lets the disk start writing each complete range, so that the sync at the end has little left to
 /// wait for. Nothing relies on it.
 pub(super) fn start_writing(file: &File, before: u64, now: u64) {
-    let (begin, end) = (before / STRETCH * STRETCH, now / STRETCH * STRETCH);
+    let (begin, end) = (before / RANGE * RANGE, now / RANGE * RANGE);
     if begin < end {
         kernel::start_writing(file, begin, end - begin);
     }
@@ -25,14 +25,14 @@ pub(super) fn start_writing(file: &File, before: u64, now: u64) {
 
 pub(super) fn open_at(path: &Path, offset: u64) -> io::Result<File> {
     let mut file = File::options().write(true).open(path)?;
-    // Longer than recorded: an append was interrupted by the end of the process.
+    // The file is longer than recorded: an append was interrupted by the end of the process.
     file.set_len(offset)?;
     file.seek(SeekFrom::Start(offset))?;
     Ok(file)
 }
 
-/// Truncates the file: what a failed append left after its end must not become part of a blob. The
-/// file may already have its final name, if an earlier commit failed half way.
+/// Truncates the file: bytes that a failed append left after its end must not become part of a
+/// blob. The file may already have its final name, if an earlier commit failed half way.
 pub(super) fn cut_to(path: &Path, size: u64) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.len() == size => Ok(()),

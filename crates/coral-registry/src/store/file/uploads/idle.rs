@@ -26,7 +26,7 @@ impl Moment {
     }
 }
 
-/// Changes whenever something is added to an upload.
+/// The metadata that changes whenever something is added to an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) at: SystemTime,
@@ -40,7 +40,7 @@ impl Written {
     }
 }
 
-/// The uploads that were seen in the checks so far.
+/// The uploads that were seen in earlier checks.
 #[derive(Debug, Default)]
 pub(super) struct Watched {
     uploads: HashMap<UploadId, LastLook>,
@@ -50,7 +50,7 @@ pub(super) struct Watched {
 #[derive(Debug, Clone, Copy)]
 struct LastLook {
     written: Written,
-    /// How long it had been idle then.
+    /// How long the upload had been idle at that time.
     age: Duration,
     at: Instant,
 }
@@ -100,7 +100,7 @@ mod tests {
         Written { at, size }
     }
 
-    /// Regression: a wall clock that was set forward ended every upload that was being made.
+    /// Regression: a wall clock that was set forward ended every open upload.
     #[test]
     fn a_wall_clock_that_is_set_makes_no_upload_older_or_younger() {
         let id = UploadId::random();
@@ -119,7 +119,7 @@ mod tests {
             let first = written(start.wall - HOUR, 7);
             assert_eq!(age(first, at(0, 0)), HOUR, "an earlier process had it");
             assert_eq!(age(first, at(3, jump)), HOUR * 4);
-            // Something is added, by the clock as it is now; then the clock is set right again.
+            // Something is added, by the clock as it is now; then the clock is corrected.
             let added = written(at(3, jump).wall, 8);
             assert_eq!(age(added, at(4, jump)), HOUR);
             assert_eq!(age(added, at(6, 0)), HOUR * 3);

@@ -39,13 +39,13 @@ impl Scene {
         writer.commit(Digest::sha256(content)).await
     }
 
-    /// Bytes of content, bytes of uploads, and open uploads.
+    /// Bytes of content, bytes of uploads, and the number of open uploads.
     fn sums(&self) -> (u64, u64, u64) {
         let space = self.store.space();
         (space.stored, space.uploads, self.store.open_uploads())
     }
 
-    /// A file where the folder of the repository is to be.
+    /// A file in place of the repository's folder.
     fn block(&self) -> PathBuf {
         let path = self.folder.path().join("store/repositories/a");
         fs::write(&path, b"").unwrap();

@@ -52,11 +52,11 @@ pub(in crate::store::file) async fn write(
     if held.ended {
         return Err(UploadError::Unknown);
     }
-    let held = Held {
+    let held = LockedUpload {
         store: store.clone(),
         id,
         upload,
-        told: held.offset,
+        acknowledged: held.offset,
         session: held,
         file: None,
     };
@@ -68,16 +68,16 @@ pub(in crate::store::file) async fn write(
 /// While a closure runs on the blocking pool, the closure owns the lock. So if the client goes
 /// away, the next one waits until the operation has ended.
 pub(in crate::store::file) struct FileUpload {
-    held: Option<Held>,
+    held: Option<LockedUpload>,
 }
 
-struct Held {
+struct LockedUpload {
     store: FileStore,
     id: UploadId,
     upload: Arc<Upload>,
     session: OwnedMutexGuard<Session>,
-    /// The size before: the client was told that it need not send these bytes again.
-    told: u64,
+    /// The size at the beginning: the client was told that it need not send these bytes again.
+    acknowledged: u64,
     file: Option<File>,
 }
 
@@ -97,7 +97,7 @@ impl FileUpload {
 
     async fn work<T: Send + 'static>(
         &mut self,
-        work: impl FnOnce(&mut Held) -> Result<T, UploadError> + Send + 'static,
+        work: impl FnOnce(&mut LockedUpload) -> Result<T, UploadError> + Send + 'static,
     ) -> Result<T, UploadError> {
         let mut held = self.held.take().ok_or(StoreError::Closed)?;
         let task = tokio::task::spawn_blocking(move || {
@@ -135,7 +135,7 @@ impl UploadWriter for FileUpload {
     }
 
     fn reader(&mut self) -> BoxFuture<'_, Result<Arc<File>, UploadError>> {
-        let open = |held: &mut Held| {
+        let open = |held: &mut LockedUpload| {
             let path = &held.session.data;
             let file = File::open(path).map_err(|error| StoreError::io("open", path, error))?;
             Ok(Arc::new(file))
@@ -151,7 +151,7 @@ impl UploadWriter for FileUpload {
     }
 
     fn cancel(mut self: Box<Self>) -> BoxFuture<'static, Result<(), UploadError>> {
-        let end = |held: &mut Held| {
+        let end = |held: &mut LockedUpload| {
             held.end();
             Ok(())
         };
@@ -159,7 +159,7 @@ impl UploadWriter for FileUpload {
     }
 }
 
-impl Held {
+impl LockedUpload {
     /// Opens the file to append to it, unless it is open.
     fn open(&mut self) -> io::Result<&mut File> {
         let file = match self.file.take() {
@@ -183,7 +183,7 @@ impl Held {
         let written: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
         self.open().map_err(failed)?;
         if let Err(error) = self.store.files.take_room(written) {
-            self.back_to(self.told);
+            self.truncate_to(self.acknowledged);
             return Err(error.into());
         }
         let file = self.file.as_mut().ok_or(StoreError::Closed)?;
@@ -191,10 +191,10 @@ impl Held {
             self.store.files.usage.uploads_shrank(written);
             let error = failed(error);
             let kept = match error {
-                StoreError::Full { .. } => self.told,
+                StoreError::Full { .. } => self.acknowledged,
                 _ => offset,
             };
-            self.back_to(kept);
+            self.truncate_to(kept);
             return Err(error.into());
         }
         self.session.offset = offset + written;
@@ -208,9 +208,9 @@ impl Held {
 
     /// Truncates the upload to `offset`. Its digest has to be computed again, since hashed bytes
     /// cannot be removed from it.
-    fn back_to(&mut self, offset: u64) {
+    fn truncate_to(&mut self, offset: u64) {
         let path = self.session.data.clone();
-        // If that fails, the next writer truncates it.
+        // If this fails, the next writer truncates the file.
         let _ = open_at(&path, offset);
         self.file = None;
         self.session.hashing = Hashing::Unknown;
@@ -228,7 +228,7 @@ impl Held {
         let committed = self.commit_all(expected);
         let full = matches!(committed, Err(UploadError::Store(StoreError::Full { .. })));
         if full && !self.session.ended && self.session.data.exists() {
-            self.back_to(self.told);
+            self.truncate_to(self.acknowledged);
         }
         committed
     }

@@ -39,12 +39,12 @@ fn what_changes_while_a_folder_is_read_counts_once_whether_it_was_seen_or_not() 
             ]))
         })
         .unwrap();
-    assert_eq!(tally.of(&1), 7 + 10 + 3 + 1000);
+    assert_eq!(tally.get(&1), 7 + 10 + 3 + 1000);
     pending.unwrap().end(100);
     assert_eq!(tally.total(), 1120);
-    // Counted anew, what was wrong is right.
+    // Counting again corrects the error.
     tally.count(&1, || Ok(found(&[("old", 900)]))).unwrap();
-    assert_eq!((tally.of(&1), tally.total()), (900, 900));
+    assert_eq!((tally.get(&1), tally.total()), (900, 900));
 }
 
 #[test]
@@ -57,8 +57,8 @@ fn a_folder_that_comes_behind_the_walk_is_counted_and_later_ones_are_new() {
     tally.count(&1, || Ok(found(&[("a", 10)]))).unwrap();
     assert_eq!(tally.uncounted(), [0; 0]);
     tally.change(&2, &digest("b"), 0).end(5);
-    assert_eq!((tally.of(&2), tally.total()), (5, 15));
-    // What holds nothing takes no memory.
+    assert_eq!((tally.get(&2), tally.total()), (5, 15));
+    // A folder without content takes no memory.
     tally.change(&2, &digest("b"), 5).end(0);
     assert_eq!(locked(&tally.0).folders.len(), 1);
 }
@@ -68,7 +68,7 @@ fn a_folder_that_cannot_be_read_keeps_its_sum() {
     let tally = Tally::<u8>::default();
     tally.count(&1, || Ok(found(&[("a", 10)]))).unwrap();
     assert!(tally.count(&1, || Err(StoreError::Closed)).is_err());
-    assert_eq!(tally.of(&1), 10);
+    assert_eq!(tally.get(&1), 10);
 }
 
 struct Folder {
@@ -98,11 +98,11 @@ impl Folder {
 
     fn sums(&self) -> (u64, u64, u64) {
         let usage = &self.files.usage;
-        let of = |name| usage.of_repository(&path(name));
+        let of = |name| usage.repository_bytes(&path(name));
         (usage.space().stored, of("a"), of("b/c"))
     }
 
-    /// All of it, also what was counted.
+    /// Counts everything, including folders that were counted.
     fn count(&self) {
         for folder in locked(&self.files.usage.contents.0).folders.values_mut() {
             folder.is_counted = false;
@@ -150,7 +150,7 @@ fn what_is_kept_up_is_what_a_count_finds() {
     assert!(store.files.usage.space().counted);
     assert_eq!(store.sums(), (1000, 1000, 0));
     let files = &store.files;
-    // Pushed twice, and mounted: on the disk once.
+    // The content was pushed twice, and mounted, but is on the disk once.
     store.push("a", &[1; 1000]);
     files.mount(&path("b/c"), &old, Some(&path("a"))).unwrap();
     assert_eq!(store.sums(), (1000, 1000, 1000));
@@ -165,7 +165,7 @@ fn what_is_kept_up_is_what_a_count_finds() {
     assert_eq!(kept_up, (1500 + size, 1000, 1500 + size));
     store.count();
     assert_eq!(store.sums(), kept_up);
-    // Deleted: of the repository at once, of the disk once it is collected.
+    // A deletion counts for the repository at once, for the disk once the content is collected.
     files.delete_blob(&path("a"), &old).unwrap();
     assert!(
         files
@@ -201,7 +201,7 @@ fn a_collection_counts_what_was_changed_by_hand_also_where_nothing_else_changes(
     store.push("b/c", &[2; 500]);
     store.count();
     store.files.leases.advance(Duration::from_hours(100));
-    // Nothing is left to do after these.
+    // After these, nothing is left to do.
     store.collect();
     store.collect();
     let size = manifest.size();
@@ -224,7 +224,7 @@ fn a_folder_that_cannot_be_read_keeps_no_other_from_being_counted() {
     let shelf = files.layout.contents(Algorithm::Sha256).join("00");
     let links = files.layout.repositories().join("a/_blobs/sha512");
     std::fs::remove_dir(&shelf).unwrap();
-    // A link that leads to itself cannot be listed, by root neither.
+    // A link that leads to itself cannot be listed, not even by root.
     for broken in [&shelf, &links] {
         std::os::unix::fs::symlink(broken, broken).unwrap();
     }
@@ -246,7 +246,7 @@ fn a_look_at_the_disk_holds_for_a_moment_while_much_is_free() {
         size: 1000,
         free: 300,
     };
-    let look = Look {
+    let look = DiskFigures {
         disk,
         at: now,
         taken: 50,
@@ -254,12 +254,12 @@ fn a_look_at_the_disk_holds_for_a_moment_while_much_is_free() {
     assert!(look.covers(49, 100, now));
     assert!(!look.covers(50, 100, now));
     assert!(look.covers(50, 0, now));
-    assert!(!look.covers(1, 100, now + LOOK_HOLDS));
-    // What is covered is taken, and not looked for.
+    assert!(!look.covers(1, 100, now + FIGURES_HOLD));
+    // Space within the last figures is reserved without asking the disk.
     let store = Folder::new();
     let (size, free) = (1 << 20, 1 << 30);
     let disk = Disk { size, free };
-    *locked(&store.files.usage.disk) = Some(Look {
+    *locked(&store.files.usage.disk) = Some(DiskFigures {
         disk,
         at: Instant::now(),
         taken: 0,
@@ -294,7 +294,7 @@ fn uploads_together_stay_within_the_limit_and_a_manifest_needs_room_too() {
     assert!(put().is_err());
     files.usage.uploads_shrank(300);
     put().unwrap();
-    // What is there may be tagged, mounted and deleted, whatever is left.
+    // Existing content may be tagged, mounted and deleted, however little space is free.
     bounds(Some(1), MinFree::Bytes(u64::MAX));
     assert!(files.check_room(0).is_err());
     put().unwrap();

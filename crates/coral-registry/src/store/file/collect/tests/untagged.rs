@@ -11,7 +11,7 @@ fn untagged_after(length: Duration) -> CollectionRules {
 
 fn has(files: &Files, repository: &RepositoryPath, image: &Manifest) -> bool {
     let wanted = (repository.clone(), Version::Digest(image.digest()));
-    // Which gives no lease.
+    // Reading grants no lease.
     files.manifest(&wanted).unwrap().is_some()
 }
 
@@ -68,7 +68,7 @@ fn a_manifest_that_loses_its_tag_stays_from_then_on_whatever_was_collected_befor
     assert!(has(&files, &a, &all) && has(&files, &a, &child));
     files.leases.advance(GRACE * 5);
     assert_eq!(collect(&files, &untagged).manifests, 2);
-    // The same for a tag that is deleted, with no collection in between.
+    // The same for a deleted tag, without a collection in between.
     files.leases.advance(GRACE * 100);
     files.delete_tag(&a, &tag("latest")).unwrap();
     assert_eq!(collect(&files, &untagged).manifests, 0);

@@ -1,4 +1,4 @@
-//! Whose wishes count, and what their author is told.
+//! Which annotations take effect, and what their author is told.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use super::{inside, mutated, pod, reviewed};
 use crate::fixture::{Cluster, namespace};
 
 #[test]
-fn a_pod_without_wishes_stays_as_it_is() {
+fn a_pod_without_annotations_is_unchanged() {
     for inject in ["", "none", "pull-polic"] {
         let pod = pod(inject, &["nginx:1"]);
         assert_eq!(mutated(&pod).0, pod);
@@ -44,11 +44,11 @@ fn a_namespace_speaks_for_pods_that_say_nothing_themselves() {
 #[test]
 fn system_namespaces_and_static_pods_are_left_alone() {
     let world = Cluster::default().world();
-    let wish = pod("registry,pull-policy", &["nginx:1"]);
+    let asking = pod("registry,pull-policy", &["nginx:1"]);
     for name in ["kube-system", "coral-system", "coral-nodes"] {
-        assert_eq!(reviewed(&wish, &namespace(name), &world).0, wish);
+        assert_eq!(reviewed(&asking, &namespace(name), &world).0, asking);
     }
-    let mut mirror_pod = wish;
+    let mut mirror_pod = asking;
     mirror_pod["metadata"]["annotations"]["kubernetes.io/config.mirror"] = json!("hash");
     assert_eq!(mutated(&mirror_pod).0, mirror_pod);
 }

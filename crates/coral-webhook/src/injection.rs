@@ -1,15 +1,15 @@
-//! What the annotations of a pod or a namespace ask for.
+//! The changes that the annotations of a pod or a namespace ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use coral_api::names::annotation;
 
-/// Longest piece of an annotation that a warning repeats, in letters.
+/// Longest part of an annotation that a warning quotes, in characters.
 const SHOWN: usize = 60;
 
-/// Which changes are asked for.
+/// The changes that are asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Wishes {
+pub(crate) struct Injection {
     /// `pull-policy`.
     pub(crate) pull_policy: Option<PullPolicy>,
     /// `selectors`.
@@ -58,7 +58,7 @@ pub(crate) enum Rewriting {
     Digest,
 }
 
-impl Wishes {
+impl Injection {
     /// Whether nothing is asked for.
     pub(crate) fn is_empty(self) -> bool {
         self == Self::default()
@@ -67,7 +67,7 @@ impl Wishes {
     /// Reads the value of [`annotation::INJECT`], for example `pull-policy, registry=digest`.
     /// Unknown words are added to `warnings` and have no effect.
     pub(crate) fn parse(value: &str, warnings: &mut Vec<String>) -> Self {
-        let mut wishes = Self::default();
+        let mut injection = Self::default();
         let mut opts_out = false;
         for word in words(value) {
             let (name, option) = match word.split_once('=') {
@@ -79,29 +79,29 @@ impl Wishes {
                     opts_out = true;
                     true
                 }
-                ("pull-policy", option) => set(&mut wishes.pull_policy, option, pull_policy),
-                ("selectors", option) => set(&mut wishes.selectors, option, selectors),
-                ("registry", option) => set(&mut wishes.registry, option, rewriting),
+                ("pull-policy", option) => set(&mut injection.pull_policy, option, pull_policy),
+                ("selectors", option) => set(&mut injection.selectors, option, selectors),
+                ("registry", option) => set(&mut injection.registry, option, rewriting),
                 _ => false,
             };
             if !known {
                 warnings.push(unknown_word(word, name));
             }
         }
-        if opts_out && !wishes.is_empty() {
+        if opts_out && !injection.is_empty() {
             warnings.push(format!(
                 "{}: \"none\" disables the other words of this annotation",
                 annotation::INJECT
             ));
         }
-        if opts_out { Self::default() } else { wishes }
+        if opts_out { Self::default() } else { injection }
     }
 }
 
-/// Reads the option into `wish`; without an option the wish gets its default. Returns whether the
-/// option is known.
+/// Reads the value of an option into `target`; without a value, the default is used. Returns whether
+/// the value is known.
 fn set<T: Default>(
-    wish: &mut Option<T>,
+    target: &mut Option<T>,
     option: Option<&str>,
     read: fn(&str) -> Option<T>,
 ) -> bool {
@@ -110,7 +110,7 @@ fn set<T: Default>(
         Some(option) => read(option),
     };
     let known = value.is_some();
-    *wish = value.or(wish.take());
+    *target = value.or(target.take());
     known
 }
 
@@ -183,8 +183,8 @@ impl Filter {
         }
     }
 
-    /// Whether a container or volume of this name is meant.
-    pub(crate) fn takes(&self, name: &str) -> bool {
+    /// Whether a container or volume with this name is selected.
+    pub(crate) fn selects(&self, name: &str) -> bool {
         match self {
             Self::All => true,
             Self::Include(names) => names.contains(name),
@@ -229,7 +229,7 @@ fn names(annotations: &Annotations<'_>, keys: [&str; 2]) -> Option<BTreeSet<Stri
     is_present.then(|| names.collect())
 }
 
-/// The annotations of an object, wherever they are kept.
+/// The annotations of an object, whichever form they are stored in.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Annotations<'a>(BTreeMap<&'a str, &'a str>);
 
@@ -239,7 +239,7 @@ impl<'a> Annotations<'a> {
         self.0.get(key).copied()
     }
 
-    /// Whether any annotation is there that says which containers are meant.
+    /// Whether an annotation selects containers.
     pub(crate) fn has_filter(&self) -> bool {
         let keys = [
             annotation::INCLUDE,
@@ -271,14 +271,14 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn parsed(value: &str) -> (Wishes, Vec<String>) {
+    fn parsed(value: &str) -> (Injection, Vec<String>) {
         let mut warnings = Vec::new();
-        (Wishes::parse(value, &mut warnings), warnings)
+        (Injection::parse(value, &mut warnings), warnings)
     }
 
     #[test]
     fn every_word_has_a_default_and_its_options() {
-        let all = |pull_policy, selectors, registry| Wishes {
+        let all = |pull_policy, selectors, registry| Injection {
             pull_policy,
             selectors,
             registry,
@@ -339,13 +339,13 @@ mod tests {
                 r#"image.stvz.io/inject: "none" disables the other words of this annotation"#,
             ),
         ] {
-            let (wishes, warnings) = parsed(value);
-            assert!(wishes.is_empty(), "{value}");
+            let (injection, warnings) = parsed(value);
+            assert!(injection.is_empty(), "{value}");
             assert_eq!(warnings, [expected], "{value}");
         }
-        let (wishes, warnings) = parsed("registry,selectors=all");
-        assert_eq!(wishes.registry, Some(Rewriting::Tag));
-        assert_eq!((wishes.selectors, warnings.len()), (None, 1));
+        let (injection, warnings) = parsed("registry,selectors=all");
+        assert_eq!(injection.registry, Some(Rewriting::Tag));
+        assert_eq!((injection.selectors, warnings.len()), (None, 1));
     }
 
     fn filter(annotations: &[(&'static str, &'static str)]) -> (Filter, Vec<String>) {
@@ -359,18 +359,18 @@ mod tests {
         for key in ["image.stvz.io/include", "image.stvz.io/included"] {
             let (filter, warnings) = filter(&[(key, " a , b ,,")]);
             assert!(warnings.is_empty());
-            assert!(filter.takes("a") && filter.takes("b") && !filter.takes("c"));
+            assert!(filter.selects("a") && filter.selects("b") && !filter.selects("c"));
         }
         for key in ["image.stvz.io/exclude", "image.stvz.io/excluded"] {
             let (filter, _) = filter(&[(key, "a, b")]);
-            assert!(!filter.takes("a") && !filter.takes("b") && filter.takes("c"));
+            assert!(!filter.selects("a") && !filter.selects("b") && filter.selects("c"));
         }
         let both = [
             ("image.stvz.io/included", "a"),
             ("image.stvz.io/exclude", "a"),
         ];
         let (filter, warnings) = filter(&both);
-        assert!(filter.takes("a") && !filter.takes("b"));
+        assert!(filter.selects("a") && !filter.selects("b"));
         assert_eq!(warnings.len(), 1);
     }
 

@@ -1,22 +1,22 @@
-//! Minimum transfer rate.
+//! Enforces a minimum transfer rate.
 
 use std::time::Duration;
 
 use crate::error::Problem;
 
-/// Bytes a second that a transfer must make on average.
-const LEAST: u64 = 1024;
+/// The average rate that a transfer must reach, in bytes per second.
+const MIN_BYTES_PER_SECOND: u64 = 1024;
 
 /// A minimum rate over a window of waiting. A transfer may take any time in total, but is aborted
 /// if it is too slow. Time in which no reader was waiting does not count.
 #[derive(Debug, Clone)]
-pub(crate) struct Pace {
+pub(crate) struct MinRate {
     window: Duration,
     waited: Duration,
     moved: u64,
 }
 
-/// Less than the least came in a window of waiting.
+/// A transfer that stayed below the minimum rate in a window of waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooSlow {
     pub(crate) moved: u64,
@@ -32,7 +32,7 @@ impl From<TooSlow> for Problem {
     }
 }
 
-impl Pace {
+impl MinRate {
     pub(crate) fn new(window: Duration) -> Self {
         Self {
             window,
@@ -41,7 +41,7 @@ impl Pace {
         }
     }
 
-    /// So many bytes came after this wait.
+    /// Records that this many bytes arrived after this wait.
     pub(crate) fn moved(&mut self, bytes: u64, after: Duration) -> Result<(), TooSlow> {
         self.waited += after;
         self.moved += bytes;
@@ -59,9 +59,9 @@ impl Pace {
         Ok(())
     }
 
-    /// What must have moved in this time.
+    /// The bytes that must have arrived in this time.
     pub(crate) fn least(time: Duration) -> u64 {
-        LEAST.saturating_mul(time.as_secs()).max(1)
+        MIN_BYTES_PER_SECOND.saturating_mul(time.as_secs()).max(1)
     }
 }
 
@@ -71,11 +71,12 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_mins(1);
 
-    /// How many pieces of this size come, one each so often, before it is too slow; at most 10,000.
+    /// How many chunks of this size arrive, one in each interval, before the transfer is too slow;
+    /// at most 10,000.
     fn pieces(size: u64, every: Duration) -> usize {
-        let mut pace = Pace::new(WINDOW);
+        let mut rate = MinRate::new(WINDOW);
         (0..10_000)
-            .take_while(|_| pace.moved(size, every).is_ok())
+            .take_while(|_| rate.moved(size, every).is_ok())
             .count()
     }
 

@@ -1,45 +1,49 @@
-//! Which manifests of a repository are in use.
+//! Finds out which manifests of a repository are in use.
 
 use std::collections::{HashMap, HashSet};
 
 use coral_image::Digest;
 
-/// How a manifest refers to other manifests of its repository.
+/// The references of a manifest to other manifests of its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Ties {
+pub(super) struct ManifestReferences {
     pub(super) digest: Digest,
-    /// What an index lists.
+    /// The manifests that an index lists.
     pub(super) children: Vec<Digest>,
-    /// What a referrer is about.
+    /// The subject of a referrer.
     pub(super) subject: Option<Digest>,
 }
 
-/// How the manifests of a repository keep each other: an index keeps its children, an image keeps
-/// its referrers (a signature stays with its image), and a referrer keeps its subject (a tagged
-/// signature keeps its image).
+/// The graph by which the manifests of a repository keep each other: an index keeps its children,
+/// an image keeps its referrers (a signature stays with its image), and a referrer keeps its
+/// subject (a tagged signature keeps its image).
 #[derive(Debug, Default)]
-pub(super) struct Reach {
+pub(super) struct ReferenceGraph {
     /// Children of indexes, and referrers of subjects.
     down: HashMap<Digest, Vec<Digest>>,
     /// Subjects of referrers.
     up: HashMap<Digest, Digest>,
 }
 
-impl Reach {
-    pub(super) fn of(manifests: &[Ties]) -> Self {
-        let mut reach = Self::default();
-        for ties in manifests {
-            reach
+impl ReferenceGraph {
+    pub(super) fn from_manifests(manifests: &[ManifestReferences]) -> Self {
+        let mut graph = Self::default();
+        for references in manifests {
+            graph
                 .down
-                .entry(ties.digest)
+                .entry(references.digest)
                 .or_default()
-                .extend(&ties.children);
-            if let Some(subject) = ties.subject {
-                reach.up.insert(ties.digest, subject);
-                reach.down.entry(subject).or_default().push(ties.digest);
+                .extend(&references.children);
+            if let Some(subject) = references.subject {
+                graph.up.insert(references.digest, subject);
+                graph
+                    .down
+                    .entry(subject)
+                    .or_default()
+                    .push(references.digest);
             }
         }
-        reach
+        graph
     }
 
     /// Adds these manifests and everything that they reach.
@@ -54,11 +58,11 @@ impl Reach {
     }
 
     /// All manifests, an index before its children and a subject before its referrers.
-    pub(super) fn parents_first(&self, manifests: &[Ties]) -> Vec<Digest> {
+    pub(super) fn parents_first(&self, manifests: &[ManifestReferences]) -> Vec<Digest> {
         let mut seen = HashSet::new();
         let mut order = Vec::new();
-        for Ties { digest, .. } in manifests {
-            // Open manifests, and whether everything below each is already in the order.
+        for ManifestReferences { digest, .. } in manifests {
+            // The manifests to visit, and whether everything below each is already in the order.
             let mut open = vec![(*digest, false)];
             while let Some((digest, is_done)) = open.pop() {
                 if is_done {
@@ -86,31 +90,31 @@ mod tests {
         Digest::sha256(name.as_bytes())
     }
 
-    fn ties(name: &str, children: &[&str], subject: Option<&str>) -> Ties {
-        Ties {
+    fn references(name: &str, children: &[&str], subject: Option<&str>) -> ManifestReferences {
+        ManifestReferences {
             digest: digest(name),
             children: children.iter().map(|name| digest(name)).collect(),
             subject: subject.map(digest),
         }
     }
 
-    fn reached(manifests: &[Ties], roots: &[Digest]) -> HashSet<Digest> {
+    fn reached(manifests: &[ManifestReferences], roots: &[Digest]) -> HashSet<Digest> {
         let mut reached = HashSet::new();
-        Reach::of(manifests).add(roots, &mut reached);
+        ReferenceGraph::from_manifests(manifests).add(roots, &mut reached);
         reached
     }
 
     #[test]
     fn an_index_comes_before_its_children_and_a_subject_before_its_referrers() {
         let manifests = [
-            ties("referrer", &[], Some("child")),
-            ties("child", &[], None),
-            ties("index", &["child", "other"], None),
-            ties("other", &["below"], None),
-            ties("all", &["index", "below"], None),
-            ties("below", &[], None),
+            references("referrer", &[], Some("child")),
+            references("child", &[], None),
+            references("index", &["child", "other"], None),
+            references("other", &["below"], None),
+            references("all", &["index", "below"], None),
+            references("below", &[], None),
         ];
-        let order = Reach::of(&manifests).parents_first(&manifests);
+        let order = ReferenceGraph::from_manifests(&manifests).parents_first(&manifests);
         assert_eq!(order.len(), manifests.len());
         let place = |name: &str| order.iter().position(|it| *it == digest(name)).unwrap();
         for (first, then) in [
@@ -127,21 +131,21 @@ mod tests {
     #[test]
     fn a_tag_reaches_children_referrers_and_subjects_and_nothing_else() {
         let manifests = [
-            ties("index", &["amd64", "arm64", "not here"], None),
-            ties("amd64", &[], None),
-            ties("arm64", &[], None),
-            ties("signature of amd64", &[], Some("amd64")),
-            ties("tagged signature", &[], Some("its image")),
-            ties("its image", &[], None),
-            ties("untagged index", &["its child", "amd64"], None),
-            ties("its child", &[], None),
-            ties("signature of nothing", &[], Some("not here either")),
+            references("index", &["amd64", "arm64", "not here"], None),
+            references("amd64", &[], None),
+            references("arm64", &[], None),
+            references("signature of amd64", &[], Some("amd64")),
+            references("tagged signature", &[], Some("its image")),
+            references("its image", &[], None),
+            references("untagged index", &["its child", "amd64"], None),
+            references("its child", &[], None),
+            references("signature of nothing", &[], Some("not here either")),
         ];
         let tagged = [digest("index"), digest("tagged signature")];
         let reached = reached(&manifests, &tagged);
         let lost: Vec<Digest> = manifests
             .iter()
-            .map(|ties| ties.digest)
+            .map(|references| references.digest)
             .filter(|digest| !reached.contains(digest))
             .collect();
         let expected = ["untagged index", "its child", "signature of nothing"];
@@ -150,7 +154,10 @@ mod tests {
 
     #[test]
     fn an_index_that_names_itself_ends() {
-        let manifests = [ties("a", &["a", "b"], Some("b")), ties("b", &["a"], None)];
+        let manifests = [
+            references("a", &["a", "b"], Some("b")),
+            references("b", &["a"], None),
+        ];
         assert_eq!(reached(&manifests, &[digest("b")]).len(), 2);
         assert!(reached(&manifests, &[]).is_empty());
     }

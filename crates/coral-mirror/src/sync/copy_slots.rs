@@ -6,13 +6,13 @@ use crate::progress::Key;
 
 /// The copies of a mirror that are queued or running, and those that wait.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub(super) struct CopySlots {
     limit: usize,
     copying: BTreeSet<Key>,
     waiting: VecDeque<Key>,
 }
 
-impl Turns {
+impl CopySlots {
     /// No copies yet, and never more than `limit` at once.
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -69,12 +69,12 @@ mod tests {
     use super::*;
 
     fn key(tag: &str) -> Key {
-        Key::of(&ImageRef::parse(&format!("mirror:5000/a:{tag}")).unwrap())
+        Key::from_reference(&ImageRef::parse(&format!("mirror:5000/a:{tag}")).unwrap())
     }
 
     #[test]
     fn an_image_over_the_limit_has_its_turn_when_another_copy_of_the_mirror_ends() {
-        let mut turns = Turns::new(2);
+        let mut turns = CopySlots::new(2);
         let asked = ["1", "2", "3", "4"].map(|tag| turns.ask(&key(tag)));
         assert_eq!(asked, [true, true, false, false]);
         turns.ended(&key("9"));
@@ -89,7 +89,7 @@ mod tests {
     /// Regression: the images behind it waited without an end.
     #[test]
     fn an_image_that_is_no_longer_wanted_passes_its_turn_on() {
-        let mut turns = Turns::new(1);
+        let mut turns = CopySlots::new(1);
         let _ = ["1", "2", "3"].map(|tag| turns.ask(&key(tag)));
         turns.ended(&key("1"));
         assert_eq!(turns.next(), Some(key("2")), "which does not ask again");
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_waits_gives_up_with_the_copy_that_could_not_begin() {
-        let mut turns = Turns::new(1);
+        let mut turns = CopySlots::new(1);
         let _ = ["1", "2", "3"].map(|tag| turns.ask(&key(tag)));
         assert_eq!(turns.give_up(&key("1")), [key("1"), key("2"), key("3")]);
         assert!(turns.ask(&key("1")));
