@@ -238,7 +238,7 @@ impl<Q: Queue> Driver<Q> {
         match request {
             MirrorRequest::ConfirmPrune(confirmation) => self.confirm_prune(confirmation),
             MirrorRequest::Page(query, answer) => {
-                drop(answer.send(self.ledger.page(&query, settings)))
+                drop(answer.send(self.ledger.page(&query, settings)));
             }
             MirrorRequest::Retry => self.ledger.retry(),
             MirrorRequest::Damaged(paths) => self.ledger.damaged(&paths, self.frame.now()),
@@ -378,7 +378,7 @@ impl<Q: Queue> Driver<Q> {
                 self.fold_in_expanded(repository, expanded);
             }
             BackgroundResult::Compared(key, compared) => {
-                self.fold_in_compared(&key, compared).await
+                self.fold_in_compared(&key, compared).await;
             }
             BackgroundResult::Verified(key, found) => self.fold_in_verified(&key, found).await,
             BackgroundResult::Pruned(repository, pruned) => self.fold_in_pruned(repository, pruned),

@@ -207,7 +207,7 @@ impl Fill {
             Ok(Some(named)) => return Ok(Some(named)),
             Ok(None) => self.0.store.resolve(repository, &version).await?,
             Err(error) => {
-                self.0.warn(repository, &error);
+                warn(repository, &error);
                 let stored = self.0.store.resolve(repository, &version).await?;
                 if stored.is_none() {
                     return Err(StoreError::Upstream(error.into()));
@@ -239,7 +239,7 @@ impl Fill {
         match self.0.fetch_manifest(repository, digest, upstream).await {
             Ok(manifest) => Ok(manifest.as_ref().map(stored)),
             Err(error) => {
-                self.0.warn(repository, &error);
+                warn(repository, &error);
                 lock(&self.0.lookups).failed(repository, Instant::now());
                 Err(StoreError::Upstream(error.into()))
             }
@@ -292,7 +292,7 @@ impl Fill {
         };
         let size = self.0.sizes.join(key, ask).await;
         size.ok_or(StoreError::Closed)?.map_err(|error| {
-            self.0.warn(repository, &error);
+            warn(repository, &error);
             StoreError::Upstream(error.into())
         })
     }
@@ -338,7 +338,7 @@ impl Fill {
             Ok(tags) => tags,
             Err(error) if error.is_absence() => return self.0.store.tags(repository, page).await,
             Err(error) => {
-                self.0.warn(repository, &error);
+                warn(repository, &error);
                 let stored = self.0.store.tags(repository, page).await?;
                 return match stored {
                     Some(stored) => Ok(Some(stored)),
@@ -374,7 +374,7 @@ impl Fill {
             Ok(listed) if !listed.is_empty() => listed,
             Ok(_) => return self.0.store.referrers(repository, subject, page).await,
             Err(error) => {
-                self.0.warn(repository, &error);
+                warn(repository, &error);
                 return self.0.store.referrers(repository, subject, page).await;
             }
         };
@@ -386,12 +386,12 @@ impl Fill {
     }
 }
 
-impl Inner {
-    fn warn(&self, repository: &RepositoryPath, error: &UpstreamError) {
-        let category = error.category.as_str();
-        tracing::warn!(%repository, category, "cannot pull through: {error}");
-    }
+fn warn(repository: &RepositoryPath, error: &UpstreamError) {
+    let category = error.category.as_str();
+    tracing::warn!(%repository, category, "cannot pull through: {error}");
+}
 
+impl Inner {
     /// Asks the source what a tag names. If that is stored, the tag is moved to it; otherwise its
     /// manifest is fetched, because an image that the source does not send must not be named.
     async fn look_up(
@@ -488,7 +488,7 @@ impl Inner {
 
     /// Fetches the remaining blobs of the images with this blob, so that they can be stored.
     fn complete_images_with(self: &Arc<Self>, repository: &RepositoryPath, digest: &Digest) {
-        let images = lock(&self.pending).to_complete(repository, digest);
+        let images = lock(&self.pending).begin_completing(repository, digest);
         for image in images {
             let (inner, repository) = (Arc::clone(self), repository.clone());
             self.tasks.spawn(async move {

@@ -281,8 +281,9 @@ async fn only_the_mirror_beside_the_registry_writes_below_a_host_that_is_pulled_
     let login = format!("{}:{}", filled.mirror.name(), filled.mirror.password());
     let login = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, login);
     let header = ("authorization", &*format!("Basic {login}"));
-    let begun = filled.served.ask(request("POST", &begin, &[header], b""));
-    assert_eq!(begun.await.status, StatusCode::ACCEPTED);
+    let by_mirror = request("POST", &begin, &[header], b"");
+    let by_mirror = filled.served.ask(by_mirror).await;
+    assert_eq!(by_mirror.status, StatusCode::ACCEPTED);
     filled.served.push("elsewhere/app", b"content").await;
 }
 

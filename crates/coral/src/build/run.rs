@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
         loop {
             match send::send(&self.pods(), pod, source.clone()).await {
                 Err(SendError::Attach(error)) if tries < ATTACH_ATTEMPTS && passes(&error) => {
-                    tries += 1
+                    tries += 1;
                 }
                 sent => return sent,
             }
@@ -193,7 +193,7 @@ impl<'a> Run<'a> {
                     log = LogState::Due(Some(at));
                 }
                 (StepState::Running, LogState::Read(at, polls)) => {
-                    log = LogState::Read(at, polls + 1)
+                    log = LogState::Read(at, polls + 1);
                 }
                 (StepState::Ended(_), _) | (StepState::Running, LogState::Unreadable) => {}
             }

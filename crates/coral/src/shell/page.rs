@@ -288,7 +288,7 @@ mod tests {
         const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
         for (words, expected) in [
             ("", &[] as &[_]),
-            ("registry serve", &[]),
+            ("registry serve", &[DOCKER, PODMAN]),
             ("registry gc", &[]),
             ("mirror", &[]),
             ("crds", &[]),

@@ -215,7 +215,9 @@ mod tests {
         let growing = download.begun().await.unwrap();
         let arrives = async {
             for arrived in 3..6 {
-                tokio::time::advance(STALL - Duration::from_secs(1)).await;
+                tokio::time::advance(STALL / 2).await;
+                tokio::task::yield_now().await;
+                tokio::time::advance(STALL / 3).await;
                 download.has(arrived);
             }
         };

@@ -8,7 +8,7 @@ use coral_image::{Descriptor, RepositoryPath};
 use futures::StreamExt as _;
 
 use super::download::Download;
-use super::{Failure, Inner, lock};
+use super::{Failure, Inner, lock, warn};
 use crate::store::{BlobContent, UploadWriter};
 
 /// How many pieces that have arrived are written at once.
@@ -55,7 +55,7 @@ impl Inner {
             };
             let end = inner.fetch(&running, upstream).await;
             if let Err(Failure::Upstream(error)) = &end {
-                inner.warn(&running.repository, error);
+                warn(&running.repository, error);
                 // What is stored may be complete: the next lookup finds it.
                 lock(&inner.lookups).failed(&running.repository, Instant::now());
             }

@@ -82,7 +82,7 @@ impl Pending {
 
     /// The manifests with this blob whose other blobs nothing fetches yet. They count as being
     /// completed from now on.
-    pub(super) fn to_complete(
+    pub(super) fn begin_completing(
         &mut self,
         repository: &RepositoryPath,
         blob: &Digest,
@@ -124,7 +124,7 @@ impl Pending {
     }
 }
 
-/// Whether an index lists this for no platform, as BuildKit writes attestations.
+/// Whether an index lists this for no platform, as builders list attestations.
 pub(super) fn is_attestation(child: &Descriptor) -> bool {
     let platform = child.platform.as_ref();
     platform.is_some_and(|platform| platform.os == "unknown")
@@ -175,13 +175,19 @@ mod tests {
         let layer = Digest::sha256(b"1");
         assert_eq!(pending.blob(&a, &layer).unwrap().size, 1);
         assert_eq!(pending.blob(&a, &Digest::sha256(b"other")), None);
-        assert_eq!(pending.to_complete(&a, &layer), std::slice::from_ref(&one));
+        assert_eq!(
+            pending.begin_completing(&a, &layer),
+            std::slice::from_ref(&one)
+        );
         // It already is, but not so the other one.
-        assert!(pending.to_complete(&a, &layer).is_empty());
+        assert!(pending.begin_completing(&a, &layer).is_empty());
         let shared = Digest::sha256(b"shared");
-        assert_eq!(pending.to_complete(&a, &shared), [two]);
+        assert_eq!(pending.begin_completing(&a, &shared), [two]);
         pending.failed(&a, &one.digest());
-        assert_eq!(pending.to_complete(&a, &shared), std::slice::from_ref(&one));
+        assert_eq!(
+            pending.begin_completing(&a, &shared),
+            std::slice::from_ref(&one)
+        );
         pending.remove(&a, &one.digest());
         assert_eq!(pending.get(&a, &one.digest()), None);
         assert_eq!(pending.get(&b, &one.digest()), Some(one));
@@ -206,7 +212,7 @@ mod tests {
         assert!(pending.parents(&a, &Digest::sha256(b"x")).is_empty());
         assert!(pending.parents(&path("b"), &one.digest()).is_empty());
         // What it lists is no blob.
-        assert!(pending.to_complete(&a, &one.digest()).is_empty());
+        assert!(pending.begin_completing(&a, &one.digest()).is_empty());
     }
 
     #[test]
