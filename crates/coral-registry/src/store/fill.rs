@@ -2,21 +2,23 @@
 //!
 //! A tag is looked up at its source, at most once a minute. If the source fails or no longer has
 //! the tag, the stored one is served. A blob is fetched once however many clients ask for it: all
-//! of them read the file that the download grows (`download.rs`).
+//! of them read the file that the download grows (`download.rs`, `fetch.rs`).
 //!
 //! A manifest that was fetched waits in memory (`pending.rs`) until the image is complete. The
-//! first request for a blob of the image makes it complete: the other blobs are fetched too. Then
-//! the manifest is stored, then the indexes that list it, each with its tags. So a stored tag
-//! always leads to an image that can be pulled without the source, and a tag that has moved there
-//! moves here only when the new image is complete.
+//! first request for a blob of the image completes it (`completion.rs`): the other blobs are
+//! fetched, too. Then the manifest is stored, then the indexes that list it, each with its tags. So
+//! a stored tag always leads to an image that can be pulled without the source, and a tag that has
+//! moved there moves here only when the new image is complete.
 //!
 //! Nothing that is written here has to survive a restart but the store's own content: what memory
 //! held is fetched again.
 
+mod completion;
 mod download;
 mod fetch;
 mod flights;
 mod lookups;
+mod passed_through;
 mod pending;
 
 use std::collections::HashMap;
@@ -24,11 +26,10 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use coral_distribution::{BlobSource, BlobStream, RepositoryClient};
+use coral_distribution::RepositoryClient;
 use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -38,18 +39,18 @@ use self::download::Download;
 pub use self::download::GrowingFile;
 use self::flights::Flights;
 use self::lookups::{Lookups, Remembered, TagLists};
-use self::pending::{Pending, is_attestation};
+use self::passed_through::passed_through;
+use self::pending::Pending;
 use super::{
-    BlobContent, BlobHandle, BlobReader, ManifestRecord, Page, PageQuery, ReferrersPage,
-    ReferrersQuery, Source, Store, StoreError, StoredManifest, UploadError,
+    BlobContent, BlobHandle, ManifestRecord, Page, PageQuery, ReferrersPage, ReferrersQuery,
+    Source, Store, StoreError, StoredManifest, UploadError,
 };
 use crate::pull_through::{PullThrough, UpstreamError};
 
 /// How many blobs are fetched at once; further ones wait.
 const MOST_DOWNLOADS: usize = 128;
-/// How many images are completed at once, and how many blobs of each.
+/// How many images are completed at once.
 const MOST_COMPLETIONS: usize = 4;
-const MOST_BLOBS: usize = 3;
 /// How long the end of the process waits until running downloads have ended.
 const STOPPING: Duration = Duration::from_secs(5);
 /// How many tags are read of the store for a list.
@@ -485,200 +486,6 @@ impl Inner {
         let listed = self.lists.join(repository.clone(), list).await;
         listed.unwrap_or_else(|| Ok(Arc::default()))
     }
-
-    /// Fetches the remaining blobs of the images with this blob, so that they can be stored.
-    fn complete_images_with(self: &Arc<Self>, repository: &RepositoryPath, digest: &Digest) {
-        let images = lock(&self.pending).begin_completing(repository, digest);
-        for image in images {
-            let (inner, repository) = (Arc::clone(self), repository.clone());
-            self.tasks.spawn(async move {
-                if let Err(failure) = inner.complete(&repository, &image).await {
-                    let (digest, error) = (image.digest(), StoreError::from(failure));
-                    let error = coral_image::error_chain(&error);
-                    tracing::warn!(%repository, %digest, "an image was not stored: {error}");
-                    lock(&inner.pending).failed(&repository, &digest);
-                }
-            });
-        }
-    }
-
-    async fn complete(
-        self: &Arc<Self>,
-        repository: &RepositoryPath,
-        image: &Manifest,
-    ) -> Result<(), Failure> {
-        let slot = tokio::select! {
-            slot = self.completion_slots.acquire() => slot,
-            () = self.stop.cancelled() => return Err(Failure::Stopped),
-        };
-        let _slot = slot.map_err(|_| Failure::Stopped)?;
-        self.ensure_blobs(repository, image).await?;
-        self.publish(repository, image.clone()).await;
-        Ok(())
-    }
-
-    /// Fetches the missing blobs of an image, if there is room for all of them.
-    async fn ensure_blobs(
-        self: &Arc<Self>,
-        repository: &RepositoryPath,
-        image: &Manifest,
-    ) -> Result<(), Failure> {
-        let (mut missing, mut bytes) = (vec![], 0_u64);
-        for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
-            if !self.has_blob(repository, &blob.digest).await? {
-                missing.push(blob.clone());
-                bytes = bytes.saturating_add(blob.size);
-            }
-        }
-        self.store.check_room(bytes).await?;
-        stream::iter(missing)
-            .map(|blob| self.ensure_blob(repository, blob))
-            .buffer_unordered(MOST_BLOBS)
-            .try_collect()
-            .await
-    }
-
-    async fn ensure_blob(
-        self: &Arc<Self>,
-        repository: &RepositoryPath,
-        blob: Descriptor,
-    ) -> Result<(), Failure> {
-        if self.has_blob(repository, &blob.digest).await? {
-            return Ok(());
-        }
-        let upstream = self.pull_through.upstream_of(repository);
-        let upstream = upstream.ok_or(Failure::Stopped)?;
-        self.download(repository, blob, upstream).stored().await
-    }
-
-    async fn has_blob(
-        &self,
-        repository: &RepositoryPath,
-        digest: &Digest,
-    ) -> Result<bool, StoreError> {
-        Ok(self.store.stat_blob(repository, digest).await?.is_some())
-    }
-
-    /// Stores an image that was fetched just now if all of its blobs are here, such as one that
-    /// differs from another in its labels only.
-    fn publish_if_complete(self: &Arc<Self>, repository: &RepositoryPath, image: Manifest) {
-        if image.kind() != coral_image::ManifestKind::Image {
-            return;
-        }
-        let (inner, repository) = (Arc::clone(self), repository.clone());
-        self.tasks.spawn(async move {
-            for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
-                match inner.has_blob(&repository, &blob.digest).await {
-                    Ok(true) => {}
-                    // An error here is found again by the request for the blob.
-                    Ok(false) | Err(_) => return,
-                }
-            }
-            inner.publish(&repository, image).await;
-        });
-    }
-
-    /// Stores the indexes that list a stored image.
-    fn publish_parents(self: &Arc<Self>, repository: &RepositoryPath, child: &Digest) {
-        for parent in lock(&self.pending).parents(repository, child) {
-            let (inner, repository) = (Arc::clone(self), repository.clone());
-            self.tasks
-                .spawn(async move { inner.publish(&repository, parent).await });
-        }
-    }
-
-    /// Stores a manifest whose content is here, with its tags, and then the indexes that list it.
-    async fn publish(self: &Arc<Self>, repository: &RepositoryPath, manifest: Manifest) {
-        let mut next = vec![manifest];
-        while let Some(manifest) = next.pop() {
-            let digest = manifest.digest();
-            let tags = lock(&self.lookups).tags_of(repository, &digest, Instant::now());
-            let kept = self.keep_platforms(repository, &manifest, &tags).await;
-            if let Err(failure) = kept {
-                let error = coral_image::error_chain(&StoreError::from(failure));
-                tracing::warn!(%repository, %digest, "an index was not stored: {error}");
-            } else if self.put(repository, manifest, tags).await {
-                let mut pending = lock(&self.pending);
-                pending.remove(repository, &digest);
-                next.extend(pending.parents(repository, &digest));
-                continue;
-            }
-            lock(&self.pending).failed(repository, &digest);
-        }
-    }
-
-    /// Before tags move to an index: fetches its images for the platforms that the stored index has
-    /// images for, so that their clients can still pull when the source is away.
-    async fn keep_platforms(
-        self: &Arc<Self>,
-        repository: &RepositoryPath,
-        index: &Manifest,
-        tags: &[Tag],
-    ) -> Result<(), Failure> {
-        let mut platforms = vec![];
-        for tag in tags {
-            let before = self.stored(repository, &Version::Tag(tag.clone())).await;
-            for child in before.iter().flat_map(Manifest::children) {
-                if self.is_stored(repository, child).await? && !is_attestation(child) {
-                    platforms.extend(child.platform.clone());
-                }
-            }
-        }
-        for child in index.children() {
-            let is_wanted = child
-                .platform
-                .as_ref()
-                .is_some_and(|it| platforms.contains(it));
-            if is_wanted && !self.is_stored(repository, child).await? {
-                self.store_child(repository, &child.digest).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn is_stored(
-        &self,
-        repository: &RepositoryPath,
-        manifest: &Descriptor,
-    ) -> Result<bool, StoreError> {
-        let version = Version::Digest(manifest.digest);
-        Ok(self.store.resolve(repository, &version).await?.is_some())
-    }
-
-    async fn store_child(
-        self: &Arc<Self>,
-        repository: &RepositoryPath,
-        digest: &Digest,
-    ) -> Result<(), Failure> {
-        let upstream = self.pull_through.upstream_of(repository);
-        let upstream = upstream.ok_or(Failure::Stopped)?;
-        let image = self.fetch_manifest(repository, digest, upstream).await;
-        // An index may list what its registry does not have.
-        if let Some(image) = image.map_err(Failure::Upstream)? {
-            self.ensure_blobs(repository, &image).await?;
-            if self.put(repository, image, vec![]).await {
-                lock(&self.pending).remove(repository, digest);
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns whether the manifest is stored.
-    async fn put(&self, repository: &RepositoryPath, manifest: Manifest, tags: Vec<Tag>) -> bool {
-        let digest = manifest.digest();
-        let names: Vec<String> = tags.iter().map(ToString::to_string).collect();
-        match self.store.put_manifest(repository, manifest, tags).await {
-            Ok(_) => {
-                tracing::info!(%repository, %digest, tags = names.join(","), "pulled through");
-                true
-            }
-            Err(error) => {
-                let error = coral_image::error_chain(&error);
-                tracing::warn!(%repository, %digest, "an image was not stored: {error}");
-                false
-            }
-        }
-    }
 }
 
 impl Source for Fill {
@@ -772,39 +579,6 @@ impl Source for Fill {
         page: PageQuery,
     ) -> BoxFuture<'_, Result<Page<RepositoryPath>, StoreError>> {
         self.0.store.repositories(page)
-    }
-}
-
-/// A blob that is not stored, because there is no room for it.
-fn passed_through(upstream: RepositoryClient, blob: Descriptor) -> BlobHandle {
-    let size = blob.size;
-    let content = BlobContent::Stream(Arc::new(PassedThrough { upstream, blob }));
-    BlobHandle { size, content }
-}
-
-#[derive(Debug)]
-struct PassedThrough {
-    upstream: RepositoryClient,
-    blob: Descriptor,
-}
-
-impl BlobReader for PassedThrough {
-    fn read(
-        &self,
-        range: std::ops::Range<u64>,
-    ) -> BoxStream<'static, Result<bytes::Bytes, StoreError>> {
-        let (upstream, blob) = (self.upstream.clone(), self.blob.clone());
-        let open = async move {
-            let opened: Result<BlobStream, _> = if range.start == 0 {
-                BlobSource::new(upstream.into(), blob).read().await
-            } else {
-                upstream.blob(&blob, range.start).await
-            };
-            opened.map_err(|error| StoreError::Upstream(Box::new(error.into())))
-        };
-        let pieces = open
-            .map_ok(|stream| stream.map_err(|error| StoreError::Upstream(Box::new(error.into()))));
-        pieces.try_flatten_stream().boxed()
     }
 }
 
