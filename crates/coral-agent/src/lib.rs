@@ -28,13 +28,13 @@
 //! ```
 
 mod backoff;
+mod health_monitor;
 mod hosts;
 mod images;
 mod metrics;
 mod node;
 mod probe;
 mod publish;
-mod pulse;
 mod report;
 mod run;
 mod watch;

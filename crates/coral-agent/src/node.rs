@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::health_monitor::HealthMonitor;
 use crate::images::attempt::Attempt;
 use crate::images::decide::{ClusterHost, Decision, DecisionInput, decide, pulled_name};
 use crate::images::names::{self, NameAction};
@@ -23,7 +24,6 @@ use crate::images::slots::RemovalHold;
 use crate::metrics::Metrics;
 use crate::probe::{Host, HostState, Next, Proofs};
 use crate::publish::Report;
-use crate::pulse::HealthMonitor;
 use crate::report;
 use crate::watch::WatchedObject;
 use files::HostsFiles;
@@ -59,7 +59,7 @@ pub(crate) struct Node<R> {
     runtime: Runtime<R>,
     settings: Settings,
     metrics: Metrics,
-    pulse: HealthMonitor,
+    health: HealthMonitor,
     seen: watch::Receiver<WatchedObject>,
     reports: watch::Sender<Option<Report>>,
     /// The object that the memory is about.
@@ -88,7 +88,7 @@ impl<R: ImageRuntime> Node<R> {
         runtime: Arc<R>,
         settings: Settings,
         metrics: Metrics,
-        pulse: HealthMonitor,
+        health: HealthMonitor,
         seen: watch::Receiver<WatchedObject>,
         reports: watch::Sender<Option<Report>>,
     ) -> Self {
@@ -96,7 +96,7 @@ impl<R: ImageRuntime> Node<R> {
             runtime: Runtime::new(runtime),
             settings,
             metrics,
-            pulse,
+            health,
             seen,
             reports,
             uid: None,
@@ -117,7 +117,7 @@ impl<R: ImageRuntime> Node<R> {
     /// Runs until `stop`; running pulls end with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            self.pulse.goes_on();
+            self.health.goes_on();
             let wake = self.pass().await;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -227,13 +227,13 @@ impl<R: ImageRuntime> Node<R> {
     ) -> Result<Decision, RuntimeError> {
         let runtime = self.runtime.client.clone();
         let present = runtime.list().await?;
-        self.pulse.goes_on();
+        self.health.goes_on();
         let in_use = if crate::images::mark::any_to_remove(&present) {
             runtime.in_use().await?
         } else {
             BTreeSet::new()
         };
-        self.pulse.goes_on();
+        self.health.goes_on();
         self.names.retain(&present);
         let spec = &object.spec;
         let references: BTreeSet<_> = spec.images.iter().map(|i| i.reference.as_str()).collect();
@@ -267,9 +267,9 @@ impl<R: ImageRuntime> Node<R> {
             *wake = now + wait;
         }
         let (memory, images) = (&mut self.names, &spec.images);
-        let pulse = &self.pulse;
+        let health = &self.health;
         let is_any_left =
-            names::apply(&mut decision, memory, images, &*runtime, pulse, now).await?;
+            names::apply(&mut decision, memory, images, &*runtime, health, now).await?;
         let removes = self.goes_on_removing(is_any_left, now);
         if !decision.removal_waits {
             self.hold = self.hold.after(removes, now);

@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::health_monitor::HealthMonitor;
 use crate::metrics::Metrics;
 use crate::node::{Node, Settings};
 use crate::publish::publish;
-use crate::pulse::HealthMonitor;
 use crate::watch::{WatchedObject, follow};
 
 /// How long the last report may take after the shutdown was requested.
@@ -69,8 +69,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::default();
-    let pulse = HealthMonitor::default();
-    let beats = pulse.clone();
+    let health = HealthMonitor::default();
+    let beats = health.clone();
     health.check_with(move || beats.check());
     let address = config.listen;
     let listener = TcpListener::bind(address)
@@ -91,15 +91,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
         runtime,
         settings,
         metrics.clone(),
-        pulse.clone(),
+        health.clone(),
         objects.clone(),
         reports,
     );
     tracing::info!(node = config.node, %address, "the agent runs");
     // The node's loop ends first: it drops the receiver of the watch and the sender of reports,
     // which ends the two others.
-    let following = follow(client, config.node.clone(), seen, pulse.clone());
-    let publishing = publish(api, config.node, written, metrics, pulse);
+    let following = follow(client, config.node.clone(), seen, health.clone());
+    let publishing = publish(api, config.node, written, metrics, health);
     let looping = async {
         node.run(stop.clone()).await;
         health.set_not_ready();

@@ -10,7 +10,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use tokio::sync::watch;
 
-use crate::pulse::HealthMonitor;
+use crate::health_monitor::HealthMonitor;
 
 /// Longest wait before the API server is asked again.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ pub(crate) async fn follow(
     client: Client,
     node: String,
     seen: watch::Sender<WatchedObject>,
-    pulse: HealthMonitor,
+    health: HealthMonitor,
 ) {
     let api: Api<NodeImages> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
@@ -63,12 +63,12 @@ pub(crate) async fn follow(
                 Some(Ok(event)) => {
                     waits.answered(&event);
                     if !matches!(event, Event::Init) {
-                        pulse.watch_works();
+                        health.watch_works();
                     }
                     state.take(event);
                 }
                 Some(Err(error)) => {
-                    pulse.watch_failed();
+                    health.watch_failed();
                     let wait = waits.failed(&error);
                     tokio::select! {
                         () = seen.closed() => return,

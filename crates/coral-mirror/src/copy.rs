@@ -5,7 +5,6 @@
 //! content at the destination that nothing points to, never a name that points to something
 //! incomplete; a retry skips what is already there.
 
-mod arrived;
 mod blobs;
 mod catalogue;
 mod error;
@@ -14,6 +13,7 @@ mod mount;
 mod platform;
 mod referrers;
 mod side;
+mod sightings;
 mod sparse;
 mod tree;
 

@@ -8,8 +8,8 @@ mod failures;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod htpasswd;
-mod memory;
 mod pattern;
+mod result_cache;
 mod verifier;
 
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! The registry: one HTTP front (OCI distribution API) over stores.
 //!
 //! It owns the wire protocol and the file-system store with its durability rules. It never talks to
-//! Kubernetes, and to another registry only to fetch what [`PullThrough`] names. The front knows stores only as [`Source`] (what can be read)
+//! Kubernetes. It talks to other registries only to fetch what [`PullThrough`] names. The front knows stores only as [`Source`] (what can be read)
 //! and [`Store`] (what can be written), so that sources can be combined and other backends added
 //! without touching the protocol.
 //!

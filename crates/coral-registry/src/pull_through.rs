@@ -65,7 +65,8 @@ fn first_part(host: &Host) -> Option<String> {
     Some(first.to_owned())
 }
 
-/// Why a registry that is pulled through did not send what was asked for.
+/// Why a registry that is pulled through did not send what was asked for. The text is for the log:
+/// it may have advice for the operator, and name files of credentials.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct UpstreamError {
@@ -73,6 +74,9 @@ pub struct UpstreamError {
     pub category: Category,
     /// How long the registry asked to wait.
     pub retry_after: Option<Duration>,
+    host: String,
+    /// The status of its answer, if there was one.
+    status: Option<u16>,
     message: String,
 }
 
@@ -81,6 +85,21 @@ impl UpstreamError {
     pub(crate) fn is_absence(&self) -> bool {
         self.category == Category::NotFound
     }
+
+    /// What clients are told: which registry failed, and how.
+    pub(crate) fn for_clients(&self) -> String {
+        let host = &self.host;
+        match (self.status, self.category) {
+            (Some(status), _) => format!("{host} answered {status}"),
+            (None, Category::Dns) => format!("the name of {host} does not resolve"),
+            (None, Category::Connect) => format!("cannot connect to {host}"),
+            (None, Category::Tls) => format!("cannot establish TLS with {host}"),
+            (None, Category::Timeout) => format!("{host} did not answer in time"),
+            (None, Category::Cut) => format!("{host} closed the connection early"),
+            (None, Category::Digest) => format!("{host} sent content with another digest"),
+            (None, other) => format!("{host} failed ({other})"),
+        }
+    }
 }
 
 impl From<Error> for UpstreamError {
@@ -88,6 +107,8 @@ impl From<Error> for UpstreamError {
         Self {
             category: error.category(),
             retry_after: error.retry_after(),
+            host: error.place().to_owned(),
+            status: error.status(),
             message: coral_image::error_chain(&error),
         }
     }

@@ -62,6 +62,12 @@ impl PullThroughArguments {
             "anonymously"
         };
         terminal.line(&format!("missing images are fetched from {from}, {how}"));
+        if self.pull_through_login && !registry.has_users() {
+            terminal.line(&format!(
+                "warning: every client that reaches {address} can pull what the stored logins can \
+                 read: configure users and their rights"
+            ));
+        }
         registry.pull_through(from);
         Ok(())
     }

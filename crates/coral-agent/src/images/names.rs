@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::decide::{Decision, leaving_status, pulled_name};
 use super::remove::{FailedRemoval, FailedRemovals};
-use crate::pulse::HealthMonitor;
+use crate::health_monitor::HealthMonitor;
 
 /// How long one pass continues with changes of names, since pulls, probes and the report wait for
 /// them. The last change may add its own deadline to this.
@@ -108,7 +108,7 @@ pub(crate) async fn apply<R: ImageRuntime>(
     memory: &mut NameState,
     images: &[NodeImage],
     runtime: &R,
-    pulse: &HealthMonitor,
+    health: &HealthMonitor,
     now: Timestamp,
 ) -> Result<bool, RuntimeError> {
     let mut actions = std::mem::take(&mut decision.names);
@@ -123,7 +123,7 @@ pub(crate) async fn apply<R: ImageRuntime>(
     let mut actions = actions.into_iter();
     for action in actions.by_ref() {
         let done = action.apply(runtime).await;
-        pulse.goes_on();
+        health.goes_on();
         match done {
             Ok(()) => memory.note(&action, Ok(()), now),
             Err(error) if error.category() == Category::Unavailable => return Err(error),

@@ -180,7 +180,8 @@ fn kind_of_another_program(node: &Node) -> Option<&str> {
         || [Some(node), node.get("spec")]
             .into_iter()
             .flatten()
-            .any(|it| it.get("repositories").is_some());
+            .flat_map(Node::entries)
+            .any(|entry| nearest(&entry.key, &["repositories"]).is_some());
     (!is_ours).then_some(kind)
 }
 

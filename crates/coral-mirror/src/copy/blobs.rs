@@ -11,9 +11,9 @@ use coral_image::{Descriptor, Digest, RepositoryPath};
 use futures::Stream;
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use super::arrived::{BlobLocationHint, BlobSightings};
 use super::error::Side;
 use super::mount::{self, MountFrom};
+use super::sightings::{BlobLocationHint, BlobSightings};
 use super::{ByteCounts, CopyError, CopyLimits, CopyRequest, Report};
 use crate::pace::{InFlightRequest, Purpose};
 use crate::progress::Event;

@@ -1,7 +1,7 @@
 //! Which repository of a destination has a blob, as the manifests of a mirror's own images say.
 //!
 //! A registry mounts a blob only from a repository that the client names.
-//! [`BlobSightings`](super::arrived::BlobSightings) knows what this process copied; what an earlier process
+//! [`BlobSightings`](super::sightings::BlobSightings) knows what this process copied; what an earlier process
 //! copied is read here from the destination, each image once, when the first blob with an unknown
 //! location is needed.
 //!

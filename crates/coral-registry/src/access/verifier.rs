@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::failures::Failures;
 use super::htpasswd::Htpasswd;
-use super::memory::{CacheKey, ResultCache};
+use super::result_cache::{CacheKey, ResultCache};
 use super::{Caller, Login};
 
 /// How long a correct password is remembered.

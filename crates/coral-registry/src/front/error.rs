@@ -218,24 +218,25 @@ impl From<StoreError> for Refusal {
 
 /// The answer when a registry that is pulled through failed; the failure was logged there.
 fn of_upstream(error: &UpstreamError) -> Refusal {
+    let what = error.for_clients();
     match error.category {
         Category::RateLimited => {
             let wait = error.retry_after.unwrap_or(WAIT_FOR_SOURCE);
-            Refusal::later(wait, format!("pulled through: {error}"))
+            Refusal::later(wait, format!("pulled through: {what}"))
         }
         // Many registries answer this for a repository that does not exist, too.
         Category::Unauthorized | Category::Forbidden => Refusal::new(
             StatusCode::FORBIDDEN,
             Code::Denied,
             format!(
-                "pulled through: {error}; the source does not let this registry read the \
+                "pulled through: {what}; the source does not let this registry read the \
                  repository, or has no such repository"
             ),
         ),
         _ => Refusal::new(
             StatusCode::BAD_GATEWAY,
             Code::Unknown,
-            format!("pulled through: {error}"),
+            format!("pulled through: {what}; the log of this registry has the details"),
         ),
     }
 }

@@ -10,8 +10,7 @@
 //! a stored tag always leads to an image that can be pulled without the source, and a tag that has
 //! moved there moves here only when the new image is complete.
 //!
-//! Nothing that is written here has to survive a restart but the store's own content: what memory
-//! held is fetched again.
+//! Only the content of the store survives a restart. What was held in memory is fetched again.
 
 mod completion;
 mod download;
@@ -38,7 +37,7 @@ use tokio_util::task::TaskTracker;
 use self::download::Download;
 pub use self::download::GrowingFile;
 use self::flights::Flights;
-use self::lookups::{Lookups, Remembered, TagLists};
+use self::lookups::{Lookups, RateLimits, Remembered, TagLists};
 use self::passed_through::passed_through;
 use self::pending::Pending;
 use super::{
@@ -52,13 +51,13 @@ const MOST_DOWNLOADS: usize = 128;
 /// How many images are completed at once.
 const MOST_COMPLETIONS: usize = 4;
 /// How long the end of the process waits until running downloads have ended.
-const STOPPING: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many tags are read of the store for a list.
 const MOST_TAGS: usize = 1_000_000;
 
 /// Why a download failed; shared by all that wait for it.
 #[derive(Debug, Clone)]
-enum Failure {
+enum FetchFailure {
     /// The source failed.
     Upstream(UpstreamError),
     /// The storage is full.
@@ -69,22 +68,22 @@ enum Failure {
     Stopped,
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<FetchFailure> for StoreError {
+    fn from(failure: FetchFailure) -> Self {
         let action = || "store a blob that was fetched".to_owned();
         match failure {
-            Failure::Upstream(error) => Self::Upstream(error.into()),
-            Failure::NoRoom => Self::Full { action: action() },
-            Failure::Store(error) => Self::Other {
+            FetchFailure::Upstream(error) => Self::Upstream(error.into()),
+            FetchFailure::NoRoom => Self::Full { action: action() },
+            FetchFailure::Store(error) => Self::Other {
                 action: action(),
                 source: error.into(),
             },
-            Failure::Stopped => Self::Closed,
+            FetchFailure::Stopped => Self::Closed,
         }
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for FetchFailure {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full { .. } | StoreError::NoRoom(_) => Self::NoRoom,
@@ -95,7 +94,7 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<UploadError> for Failure {
+impl From<UploadError> for FetchFailure {
     fn from(error: UploadError) -> Self {
         match error {
             UploadError::Store(error) => error.into(),
@@ -118,6 +117,7 @@ struct Inner {
     lookups: Mutex<Lookups>,
     pending: Mutex<Pending>,
     downloads: Mutex<HashMap<(RepositoryPath, Digest), Arc<Download>>>,
+    limits: Mutex<RateLimits>,
     listed: Mutex<TagLists>,
     tags: Flights<(RepositoryPath, Tag), Found<Option<ManifestRecord>>>,
     manifests: Flights<(RepositoryPath, Digest), Found<Option<Manifest>>>,
@@ -151,6 +151,7 @@ impl Fill {
             lookups: Mutex::default(),
             pending: Mutex::default(),
             downloads: Mutex::default(),
+            limits: Mutex::default(),
             listed: Mutex::default(),
             tags: Flights::default(),
             manifests: Flights::default(),
@@ -173,7 +174,7 @@ impl Fill {
     pub(crate) async fn stop(&self) {
         self.0.stop.cancel();
         self.0.tasks.close();
-        let _ = tokio::time::timeout(STOPPING, self.0.tasks.wait()).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, self.0.tasks.wait()).await;
     }
 
     fn upstream(&self, repository: &RepositoryPath) -> Option<RepositoryClient> {
@@ -321,8 +322,8 @@ impl Fill {
                 size,
                 content: BlobContent::Growing(growing),
             })),
-            Err(Failure::NoRoom) => Ok(Some(passed_through(upstream, blob))),
-            Err(Failure::Upstream(error)) if error.is_absence() => Ok(None),
+            Err(FetchFailure::NoRoom) => Ok(Some(passed_through(upstream, blob))),
+            Err(FetchFailure::Upstream(error)) if error.is_absence() => Ok(None),
             Err(failure) => Err(failure.into()),
         }
     }
@@ -402,7 +403,8 @@ impl Inner {
         upstream: RepositoryClient,
     ) -> Found<Option<ManifestRecord>> {
         let version = Version::Tag(tag.clone());
-        let Some(named) = upstream.head(&version).await? else {
+        let head = async { Ok(upstream.head(&version).await?) };
+        let Some(named) = self.unless_limited(repository, head).await? else {
             return Ok(None);
         };
         let named = record(&named);
@@ -430,6 +432,23 @@ impl Inner {
         }
     }
 
+    /// Asks the source, unless it asked to wait.
+    async fn unless_limited<T>(
+        &self,
+        repository: &RepositoryPath,
+        ask: impl Future<Output = Found<T>>,
+    ) -> Found<T> {
+        let limited = lock(&self.limits).get(repository, Instant::now());
+        if let Some(error) = limited {
+            return Err(error);
+        }
+        let answer = ask.await;
+        if let Err(error) = &answer {
+            lock(&self.limits).record(repository, error, Instant::now());
+        }
+        answer
+    }
+
     /// A stored manifest; `None` also if it cannot be read, which shows when it is served.
     async fn stored(&self, repository: &RepositoryPath, version: &Version) -> Option<Manifest> {
         parsed(&self.store.manifest(repository, version).await.ok()??)
@@ -448,11 +467,8 @@ impl Inner {
         }
         let (inner, of, version) = (Arc::clone(self), repository.clone(), (*digest).into());
         let fetch = || async move {
-            match upstream
-                .manifest(&version)
-                .await
-                .map_err(UpstreamError::from)
-            {
+            let get = async { Ok(upstream.manifest(&version).await?) };
+            match inner.unless_limited(&of, get).await {
                 Ok(manifest) => {
                     inner.fetched.inc_by(manifest.size());
                     lock(&inner.pending).insert(&of, manifest.clone());

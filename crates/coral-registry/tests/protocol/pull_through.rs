@@ -241,20 +241,28 @@ async fn a_source_that_fails_is_named_and_what_is_stored_is_served() {
     for (effect, expected, code) in [
         (status(503), StatusCode::BAD_GATEWAY, "UNKNOWN"),
         (status(403), StatusCode::FORBIDDEN, "DENIED"),
-        (limited, StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
         (status(404), StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN"),
+        (limited, StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
     ] {
         filled.source.clear_faults();
         filled.source.fault(Fault::new(effect.clone()));
-        let unknown = filled.get("manifests/2").await;
+        // What is not at the source is remembered.
+        let tag = format!("of-{}", expected.as_u16());
+        let unknown = filled.get(&format!("manifests/{tag}")).await;
         assert_eq!(unknown.status, expected, "{effect:?}");
         assert_eq!(unknown.code(), code, "{effect:?}");
         if expected != StatusCode::NOT_FOUND {
             let message = unknown.json()["errors"][0]["message"].to_string();
             assert!(message.contains(&filled.source.host()), "{message}");
+            // Advice for the operator is in the log.
+            assert!(!message.contains("log in"), "{message}");
         }
         if expected == StatusCode::TOO_MANY_REQUESTS {
             assert_eq!(unknown.header("retry-after"), "7");
+            filled.source.clear_requests();
+            let again = filled.get("manifests/another").await;
+            assert_eq!(again.status, expected);
+            assert!(filled.source.requests().is_empty(), "it asked to wait");
         }
         let stored = filled.get("manifests/1").await;
         assert_eq!(stored.body, *image.root().bytes, "{effect:?}");

@@ -7,8 +7,10 @@ use coral_image::{Descriptor, Digest, Manifest, ManifestKind, RepositoryPath, Ta
 use futures::stream;
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use tokio::sync::SemaphorePermit;
+
 use super::pending::is_attestation;
-use super::{Failure, Inner, lock};
+use super::{FetchFailure, Inner, lock};
 use crate::store::StoreError;
 
 /// How many blobs of an image are fetched at once.
@@ -39,15 +41,18 @@ impl Inner {
         self: &Arc<Self>,
         repository: &RepositoryPath,
         image: &Manifest,
-    ) -> Result<(), Failure> {
-        let slot = tokio::select! {
-            slot = self.completion_slots.acquire() => slot,
-            () = self.stop.cancelled() => return Err(Failure::Stopped),
-        };
-        let _slot = slot.map_err(|_| Failure::Stopped)?;
+    ) -> Result<(), FetchFailure> {
+        let _slot = self.completion_slot().await?;
         self.ensure_blobs(repository, image).await?;
         self.publish(repository, image.clone()).await;
         Ok(())
+    }
+
+    async fn completion_slot(&self) -> Result<SemaphorePermit<'_>, FetchFailure> {
+        tokio::select! {
+            slot = self.completion_slots.acquire() => slot.map_err(|_| FetchFailure::Stopped),
+            () = self.stop.cancelled() => Err(FetchFailure::Stopped),
+        }
     }
 
     /// Fetches the missing blobs of an image, if there is room for all of them.
@@ -55,7 +60,7 @@ impl Inner {
         self: &Arc<Self>,
         repository: &RepositoryPath,
         image: &Manifest,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FetchFailure> {
         let (mut missing, mut bytes) = (vec![], 0_u64);
         for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
             if !self.has_blob(repository, &blob.digest).await? {
@@ -75,12 +80,12 @@ impl Inner {
         self: &Arc<Self>,
         repository: &RepositoryPath,
         blob: Descriptor,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FetchFailure> {
         if self.has_blob(repository, &blob.digest).await? {
             return Ok(());
         }
         let upstream = self.pull_through.upstream_of(repository);
-        let upstream = upstream.ok_or(Failure::Stopped)?;
+        let upstream = upstream.ok_or(FetchFailure::Stopped)?;
         self.download(repository, blob, upstream).stored().await
     }
 
@@ -117,10 +122,15 @@ impl Inner {
 
     /// Stores the indexes that list a stored image.
     pub(super) fn publish_parents(self: &Arc<Self>, repository: &RepositoryPath, child: &Digest) {
-        for parent in lock(&self.pending).parents(repository, child) {
+        let parents = lock(&self.pending).begin_completing_parents(repository, child);
+        for parent in parents {
             let (inner, repository) = (Arc::clone(self), repository.clone());
-            self.tasks
-                .spawn(async move { inner.publish(&repository, parent).await });
+            self.tasks.spawn(async move {
+                match inner.completion_slot().await {
+                    Ok(_slot) => inner.publish(&repository, parent).await,
+                    Err(_) => lock(&inner.pending).failed(&repository, &parent.digest()),
+                }
+            });
         }
     }
 
@@ -151,7 +161,7 @@ impl Inner {
         repository: &RepositoryPath,
         index: &Manifest,
         tags: &[Tag],
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FetchFailure> {
         let mut platforms = vec![];
         for tag in tags {
             let before = self.stored(repository, &Version::Tag(tag.clone())).await;
@@ -186,12 +196,12 @@ impl Inner {
         self: &Arc<Self>,
         repository: &RepositoryPath,
         digest: &Digest,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FetchFailure> {
         let upstream = self.pull_through.upstream_of(repository);
-        let upstream = upstream.ok_or(Failure::Stopped)?;
+        let upstream = upstream.ok_or(FetchFailure::Stopped)?;
         let image = self.fetch_manifest(repository, digest, upstream).await;
         // An index may list what its registry does not have.
-        if let Some(image) = image.map_err(Failure::Upstream)? {
+        if let Some(image) = image.map_err(FetchFailure::Upstream)? {
             self.ensure_blobs(repository, &image).await?;
             if self.put(repository, image, vec![]).await {
                 lock(&self.pending).remove(repository, digest);

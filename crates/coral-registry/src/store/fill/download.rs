@@ -7,12 +7,12 @@ use std::time::Duration;
 use coral_image::{Descriptor, Digest, RepositoryPath};
 use tokio::sync::watch;
 
-use super::Failure;
+use super::FetchFailure;
 use crate::store::StoreError;
 
 /// How far a download is.
 #[derive(Debug, Clone, Default)]
-struct Progress {
+struct DownloadState {
     /// The file with the bytes; absent until the download has begun.
     file: Option<Arc<File>>,
     /// How many of the bytes are in the file.
@@ -20,10 +20,10 @@ struct Progress {
     /// Whether the bytes hash to the digest.
     is_verified: bool,
     /// How the download ended.
-    end: Option<Result<(), Failure>>,
+    end: Option<Result<(), FetchFailure>>,
 }
 
-impl Progress {
+impl DownloadState {
     /// How many bytes may be sent. The last one waits for the digest, so bytes that are not those
     /// of the blob never make a complete answer.
     fn readable(&self) -> u64 {
@@ -34,7 +34,7 @@ impl Progress {
         }
     }
 
-    fn failure(&self) -> Option<&Failure> {
+    fn failure(&self) -> Option<&FetchFailure> {
         self.end.as_ref()?.as_ref().err()
     }
 }
@@ -44,7 +44,7 @@ impl Progress {
 pub(super) struct Download {
     pub(super) repository: RepositoryPath,
     pub(super) blob: Descriptor,
-    progress: watch::Sender<Progress>,
+    progress: watch::Sender<DownloadState>,
 }
 
 impl Download {
@@ -80,35 +80,35 @@ impl Download {
         });
     }
 
-    pub(super) fn ended(&self, end: Result<(), Failure>) {
+    pub(super) fn ended(&self, end: Result<(), FetchFailure>) {
         self.progress
             .send_modify(|progress| progress.end = Some(end));
     }
 
     /// Waits until the blob is stored.
-    pub(super) async fn stored(&self) -> Result<(), Failure> {
+    pub(super) async fn stored(&self) -> Result<(), FetchFailure> {
         let mut progress = self.progress.subscribe();
         let ended = progress.wait_for(|progress| progress.end.is_some()).await;
         // The sender is this value.
-        ended.map_or(Err(Failure::Stopped), |progress| {
-            progress.end.clone().unwrap_or(Err(Failure::Stopped))
+        ended.map_or(Err(FetchFailure::Stopped), |progress| {
+            progress.end.clone().unwrap_or(Err(FetchFailure::Stopped))
         })
     }
 
     /// Waits until the first byte can be sent, or all of an empty blob. Then returns a reader.
-    pub(super) async fn begun(&self) -> Result<GrowingFile, Failure> {
+    pub(super) async fn begun(&self) -> Result<GrowingFile, FetchFailure> {
         let mut progress = self.progress.subscribe();
-        let has_begun = |progress: &Progress| {
+        let has_begun = |progress: &DownloadState| {
             progress.readable() > 0 || progress.is_verified || progress.end.is_some()
         };
         let now = match progress.wait_for(has_begun).await {
             Ok(now) => now.clone(),
-            Err(_) => return Err(Failure::Stopped),
+            Err(_) => return Err(FetchFailure::Stopped),
         };
         if let Some(failure) = now.failure() {
             return Err(failure.clone());
         }
-        let file = now.file.ok_or(Failure::Stopped)?;
+        let file = now.file.ok_or(FetchFailure::Stopped)?;
         Ok(GrowingFile { file, progress })
     }
 }
@@ -117,7 +117,7 @@ impl Download {
 #[derive(Debug, Clone)]
 pub struct GrowingFile {
     file: Arc<File>,
-    progress: watch::Receiver<Progress>,
+    progress: watch::Receiver<DownloadState>,
 }
 
 impl GrowingFile {
@@ -140,13 +140,13 @@ impl GrowingFile {
                     return Some(Ok(now.readable()));
                 }
                 if now.end.is_some() {
-                    let failure = now.failure().cloned().unwrap_or(Failure::Stopped);
+                    let failure = now.failure().cloned().unwrap_or(FetchFailure::Stopped);
                     return Some(Err(failure.into()));
                 }
             }
             let changed = tokio::time::timeout(stall, self.progress.changed());
             if changed.await.ok()?.is_err() {
-                return Some(Err(Failure::Stopped.into()));
+                return Some(Err(FetchFailure::Stopped.into()));
             }
         }
     }
@@ -198,7 +198,7 @@ mod tests {
         let (download, _file) = download(b"content");
         download.has(7);
         let growing = download.begun().await.unwrap();
-        download.ended(Err(Failure::NoRoom));
+        download.ended(Err(FetchFailure::NoRoom));
         let beyond = |offset| growing.clone().readable_beyond(offset, STALL);
         assert_eq!(beyond(5).await.unwrap().unwrap(), 6);
         let error = beyond(6).await.unwrap().unwrap_err();

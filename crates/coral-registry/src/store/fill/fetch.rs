@@ -8,24 +8,24 @@ use coral_image::{Descriptor, RepositoryPath};
 use futures::StreamExt as _;
 
 use super::download::Download;
-use super::{Failure, Inner, lock, warn};
+use super::{FetchFailure, Inner, lock, warn};
 use crate::store::{BlobContent, UploadWriter};
 
 /// How many pieces that have arrived are written at once.
 const MOST_PIECES: usize = 64;
 /// The waits before a source that fails is asked again. A reader is cut off after two minutes
 /// without a byte.
-const WAITS: [Duration; 5] = [
+const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(5),
-    LONGEST_WAIT,
+    MAX_RETRY_DELAY,
 ];
 /// Clients give up before a longer wait is over.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Bytes of progress after which a source gets all waits again.
-const PROGRESS: u64 = 1 << 20;
+const RETRY_RESET_BYTES: u64 = 1 << 20;
 
 impl Inner {
     /// The running download of a blob, or a new one.
@@ -51,10 +51,10 @@ impl Inner {
             let mut ending = Ending {
                 inner: Arc::clone(&inner),
                 download: Arc::clone(&running),
-                end: Err(Failure::Stopped),
+                end: Err(FetchFailure::Stopped),
             };
             let end = inner.fetch(&running, upstream).await;
-            if let Err(Failure::Upstream(error)) = &end {
+            if let Err(FetchFailure::Upstream(error)) = &end {
                 warn(&running.repository, error);
                 // What is stored may be complete: the next lookup finds it.
                 lock(&inner.lookups).failed(&running.repository, Instant::now());
@@ -64,12 +64,16 @@ impl Inner {
         download
     }
 
-    async fn fetch(&self, download: &Download, upstream: RepositoryClient) -> Result<(), Failure> {
+    async fn fetch(
+        &self,
+        download: &Download,
+        upstream: RepositoryClient,
+    ) -> Result<(), FetchFailure> {
         let slot = tokio::select! {
             slot = self.download_slots.acquire() => slot,
-            () = self.stop.cancelled() => return Err(Failure::Stopped),
+            () = self.stop.cancelled() => return Err(FetchFailure::Stopped),
         };
-        let _slot = slot.map_err(|_| Failure::Stopped)?;
+        let _slot = slot.map_err(|_| FetchFailure::Stopped)?;
         let (repository, blob) = (&download.repository, &download.blob);
         // It may have been stored between the caller's look and the start of this download.
         if let Some(stored) = self.store.open_blob(repository, &blob.digest).await?
@@ -100,18 +104,16 @@ impl Inner {
         }
     }
 
-    /// Appends the whole blob; goes on where it was after a failure of the source.
+    /// Appends the whole blob. After a failure of the source it resumes at the current offset.
     async fn append_all(
         &self,
         download: &Download,
         writer: &mut dyn UploadWriter,
         upstream: RepositoryClient,
-    ) -> Result<(), Failure> {
-        // A full disk shows before a reader has its first byte, and is passed through.
-        writer.reserve(download.blob.size).await?;
+    ) -> Result<(), FetchFailure> {
         download.writes_to(writer.reader().await?);
         let source = BlobSource::new(upstream.into(), download.blob.clone());
-        let mut waits = WAITS.iter();
+        let mut waits = RETRY_DELAYS.iter();
         let mut before = writer.offset();
         loop {
             let error = match self.append_once(download, writer, &source).await {
@@ -119,8 +121,8 @@ impl Inner {
                 Err(Interrupted::Source(error)) => error,
                 Err(Interrupted::Here(failure)) => return Err(failure),
             };
-            if writer.offset() - before >= PROGRESS {
-                waits = WAITS.iter();
+            if writer.offset() - before >= RETRY_RESET_BYTES {
+                waits = RETRY_DELAYS.iter();
                 before = writer.offset();
             }
             let wait = match error.disposition() {
@@ -130,12 +132,12 @@ impl Inner {
                 Disposition::RetryAfter(wait) => waits.next().map(|least| wait.max(*least)),
                 Disposition::WaitForRoom | Disposition::WaitForChange => None,
             };
-            let Some(wait) = wait.filter(|wait| *wait <= LONGEST_WAIT) else {
-                return Err(Failure::Upstream(error.into()));
+            let Some(wait) = wait.filter(|wait| *wait <= MAX_RETRY_DELAY) else {
+                return Err(FetchFailure::Upstream(error.into()));
             };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
-                () = self.stop.cancelled() => return Err(Failure::Stopped),
+                () = self.stop.cancelled() => return Err(FetchFailure::Stopped),
             }
         }
     }
@@ -155,13 +157,19 @@ impl Inner {
         };
         let opened: Result<BlobStream, Error> = tokio::select! {
             opened = open => opened,
-            () = self.stop.cancelled() => return Err(Failure::Stopped.into()),
+            () = self.stop.cancelled() => return Err(FetchFailure::Stopped.into()),
         };
         let mut pieces = opened?.ready_chunks(MOST_PIECES);
+        if offset == 0 {
+            // The source has the blob. If the disk is full, that shows before a reader has its first
+            // byte, and the blob is passed through.
+            let reserved = writer.reserve(download.blob.size).await;
+            reserved.map_err(FetchFailure::from)?;
+        }
         loop {
             let next = tokio::select! {
                 next = pieces.next() => next,
-                () = self.stop.cancelled() => return Err(Failure::Stopped.into()),
+                () = self.stop.cancelled() => return Err(FetchFailure::Stopped.into()),
             };
             let Some(next) = next else { return Ok(()) };
             let (mut batch, mut failed) = (vec![], None);
@@ -172,7 +180,7 @@ impl Inner {
                 }
             }
             let length: usize = batch.iter().map(bytes::Bytes::len).sum();
-            writer.append(batch).await.map_err(Failure::from)?;
+            writer.append(batch).await.map_err(FetchFailure::from)?;
             self.fetched.inc_by(length as u64);
             download.has(writer.offset());
             if let Some(error) = failed {
@@ -194,7 +202,7 @@ fn is_passing(category: Category) -> bool {
 /// Why appending ended early.
 enum Interrupted {
     Source(Error),
-    Here(Failure),
+    Here(FetchFailure),
 }
 
 impl From<Error> for Interrupted {
@@ -203,8 +211,8 @@ impl From<Error> for Interrupted {
     }
 }
 
-impl From<Failure> for Interrupted {
-    fn from(failure: Failure) -> Self {
+impl From<FetchFailure> for Interrupted {
+    fn from(failure: FetchFailure) -> Self {
         Self::Here(failure)
     }
 }
@@ -213,7 +221,7 @@ impl From<Failure> for Interrupted {
 struct Ending {
     inner: Arc<Inner>,
     download: Arc<Download>,
-    end: Result<(), Failure>,
+    end: Result<(), FetchFailure>,
 }
 
 impl Drop for Ending {

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use coral_image::{Digest, RepositoryPath, Tag};
 
+use crate::pull_through::UpstreamError;
 use crate::store::ManifestRecord;
 
 /// How long the answer to a lookup is used.
-const FRESH: Duration = Duration::from_mins(1);
+const LOOKUP_TTL: Duration = Duration::from_mins(1);
 /// How long an image that is completed gets the tags that named it. Later, the tags may have been
 /// moved by a mirror; then they are set when they are next looked up.
-const MEANT: Duration = Duration::from_hours(1);
+const PENDING_TAG_TTL: Duration = Duration::from_hours(1);
 /// How many answers are kept. Older ones are still needed by downloads that are running: they say
 /// which tags name an image once it is complete.
 const MOST: usize = 10_000;
@@ -39,7 +40,7 @@ impl Answer {
 }
 
 fn is_recent(at: Instant, now: Instant) -> bool {
-    now.saturating_duration_since(at) < FRESH
+    now.saturating_duration_since(at) < LOOKUP_TTL
 }
 
 /// What is remembered of a tag.
@@ -98,7 +99,7 @@ impl Lookups {
         let names = |answer: &Answer| {
             let named = answer.named.as_ref();
             named.is_some_and(|named| named.digest == *digest)
-                && now.saturating_duration_since(answer.at) < MEANT
+                && now.saturating_duration_since(answer.at) < PENDING_TAG_TTL
         };
         let mut found: Vec<Tag> = tags
             .filter(|(_, answer)| names(answer))
@@ -108,8 +109,8 @@ impl Lookups {
         found
     }
 
-    /// Records that the source did not send what its tags name. An image that is completed later
-    /// gets its tags nevertheless.
+    /// Marks all tags of the repository: the source failed to send content of it. An image that is
+    /// completed later gets its tags nevertheless.
     pub(super) fn failed(&mut self, repository: &RepositoryPath, now: Instant) {
         for (_, answer) in self.answers.get_mut(repository).into_iter().flatten() {
             answer.failed = Some(now);
@@ -125,6 +126,38 @@ impl Lookups {
         self.count = self.answers.values().map(HashMap::len).sum();
         if self.count >= MOST {
             *self = Self::default();
+        }
+    }
+}
+
+/// How many repositories with too many requests at their sources are remembered.
+const MOST_LIMITED: usize = 1000;
+
+/// Repositories whose sources asked to wait: until then they are not asked again.
+#[derive(Debug, Default)]
+pub(super) struct RateLimits(HashMap<RepositoryPath, (UpstreamError, Instant)>);
+
+impl RateLimits {
+    /// The error that is still in effect.
+    pub(super) fn get(&self, repository: &RepositoryPath, now: Instant) -> Option<UpstreamError> {
+        let (error, until) = self.0.get(repository)?;
+        (now < *until).then(|| error.clone())
+    }
+
+    /// Remembers an error that asks to wait, for a minute at most.
+    pub(super) fn record(
+        &mut self,
+        repository: &RepositoryPath,
+        error: &UpstreamError,
+        now: Instant,
+    ) {
+        let Some(wait) = error.retry_after else {
+            return;
+        };
+        self.0.retain(|_, (_, until)| now < *until);
+        if self.0.len() < MOST_LIMITED {
+            let until = now + wait.min(LOOKUP_TTL);
+            self.0.insert(repository.clone(), (error.clone(), until));
         }
     }
 }
@@ -235,7 +268,7 @@ mod tests {
         for n in 0..MOST {
             lookups.record(&a, &tag(&format!("old{n}")), None, now);
         }
-        let later = now + FRESH;
+        let later = now + LOOKUP_TTL;
         lookups.record(&a, &tag("new"), None, later);
         assert_eq!(lookups.count, 1);
         for n in 0..=MOST {

@@ -118,6 +118,24 @@ impl Pending {
             .collect()
     }
 
+    /// The same, without those that are being completed; they count as being completed from now on.
+    pub(super) fn begin_completing_parents(
+        &mut self,
+        repository: &RepositoryPath,
+        child: &Digest,
+    ) -> Vec<Manifest> {
+        let mut parents = self.parents(repository, child);
+        let of_repository = self.manifests.get_mut(repository);
+        let Some(of_repository) = of_repository else {
+            return parents;
+        };
+        parents.retain(|parent| {
+            let entry = of_repository.get_mut(&parent.digest());
+            entry.is_some_and(|entry| !std::mem::replace(&mut entry.is_completing, true))
+        });
+        parents
+    }
+
     fn of_repository(&self, repository: &RepositoryPath) -> impl Iterator<Item = &Manifest> {
         let all = self.manifests.get(repository).into_iter().flatten();
         all.map(|(_, entry)| &entry.manifest)
@@ -211,6 +229,23 @@ mod tests {
         assert_eq!(pending.parents(&a, &one.digest()), [index]);
         assert!(pending.parents(&a, &Digest::sha256(b"x")).is_empty());
         assert!(pending.parents(&path("b"), &one.digest()).is_empty());
+        let begun = pending.begin_completing_parents(&a, &one.digest());
+        assert_eq!(begun.len(), 1);
+        let again = pending.begin_completing_parents(&a, &one.digest());
+        assert!(again.is_empty(), "it is being completed");
+        let attestation = image(&[b"attestation"]);
+        let other = manifest(&json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::OCI_INDEX,
+            "manifests": [{
+                "mediaType": media_type::OCI_MANIFEST,
+                "digest": attestation.digest(),
+                "size": attestation.size(),
+                "platform": {"os": "unknown", "architecture": "unknown"},
+            }],
+        }));
+        pending.insert(&a, other);
+        assert!(pending.parents(&a, &attestation.digest()).is_empty());
         // What it lists is no blob.
         assert!(pending.begin_completing(&a, &one.digest()).is_empty());
     }

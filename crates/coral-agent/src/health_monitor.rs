@@ -157,7 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_works_again_is_ready_at_once() {
-        let pulse = HealthMonitor::default();
+        let health = HealthMonitor::default();
         for (fail, work) in [
             (
                 HealthMonitor::watch_failed as fn(&HealthMonitor),
@@ -166,12 +166,12 @@ mod tests {
             (HealthMonitor::write_failed, HealthMonitor::write_works),
         ] {
             for _ in 0..4 {
-                fail(&pulse);
+                fail(&health);
                 tokio::time::advance(Duration::from_secs(25)).await;
             }
-            assert!(pulse.check().is_err());
-            work(&pulse);
-            assert_eq!(pulse.check(), Ok(()));
+            assert!(health.check().is_err());
+            work(&health);
+            assert_eq!(health.check(), Ok(()));
         }
     }
 }
