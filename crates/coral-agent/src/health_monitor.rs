@@ -157,7 +157,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_works_again_is_ready_at_once() {
-        let health = HealthMonitor::default();
+        let monitor = HealthMonitor::default();
         for (fail, work) in [
             (
                 HealthMonitor::watch_failed as fn(&HealthMonitor),
@@ -166,12 +166,12 @@ mod tests {
             (HealthMonitor::write_failed, HealthMonitor::write_works),
         ] {
             for _ in 0..4 {
-                fail(&health);
+                fail(&monitor);
                 tokio::time::advance(Duration::from_secs(25)).await;
             }
-            assert!(health.check().is_err());
-            work(&health);
-            assert_eq!(health.check(), Ok(()));
+            assert!(monitor.check().is_err());
+            work(&monitor);
+            assert_eq!(monitor.check(), Ok(()));
         }
     }
 }

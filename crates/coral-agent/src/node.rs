@@ -59,7 +59,7 @@ pub(crate) struct Node<R> {
     runtime: Runtime<R>,
     settings: Settings,
     metrics: Metrics,
-    health: HealthMonitor,
+    monitor: HealthMonitor,
     seen: watch::Receiver<WatchedObject>,
     reports: watch::Sender<Option<Report>>,
     /// The object that the memory is about.
@@ -88,7 +88,7 @@ impl<R: ImageRuntime> Node<R> {
         runtime: Arc<R>,
         settings: Settings,
         metrics: Metrics,
-        health: HealthMonitor,
+        monitor: HealthMonitor,
         seen: watch::Receiver<WatchedObject>,
         reports: watch::Sender<Option<Report>>,
     ) -> Self {
@@ -96,7 +96,7 @@ impl<R: ImageRuntime> Node<R> {
             runtime: Runtime::new(runtime),
             settings,
             metrics,
-            health,
+            monitor,
             seen,
             reports,
             uid: None,
@@ -117,7 +117,7 @@ impl<R: ImageRuntime> Node<R> {
     /// Runs until `stop`; running pulls end with it.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
-            self.health.goes_on();
+            self.monitor.goes_on();
             let wake = self.pass().await;
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -227,13 +227,13 @@ impl<R: ImageRuntime> Node<R> {
     ) -> Result<Decision, RuntimeError> {
         let runtime = self.runtime.client.clone();
         let present = runtime.list().await?;
-        self.health.goes_on();
+        self.monitor.goes_on();
         let in_use = if crate::images::mark::any_to_remove(&present) {
             runtime.in_use().await?
         } else {
             BTreeSet::new()
         };
-        self.health.goes_on();
+        self.monitor.goes_on();
         self.names.retain(&present);
         let spec = &object.spec;
         let references: BTreeSet<_> = spec.images.iter().map(|i| i.reference.as_str()).collect();
@@ -267,9 +267,9 @@ impl<R: ImageRuntime> Node<R> {
             *wake = now + wait;
         }
         let (memory, images) = (&mut self.names, &spec.images);
-        let health = &self.health;
+        let monitor = &self.monitor;
         let is_any_left =
-            names::apply(&mut decision, memory, images, &*runtime, health, now).await?;
+            names::apply(&mut decision, memory, images, &*runtime, monitor, now).await?;
         let removes = self.goes_on_removing(is_any_left, now);
         if !decision.removal_waits {
             self.hold = self.hold.after(removes, now);

@@ -41,7 +41,7 @@ pub(crate) async fn publish(
     node: String,
     mut reports: watch::Receiver<Option<Report>>,
     metrics: Metrics,
-    health: HealthMonitor,
+    monitor: HealthMonitor,
 ) {
     let mut written: Option<(String, NodeImagesStatus)> = None;
     let mut failures = 0;
@@ -50,7 +50,7 @@ pub(crate) async fn publish(
         let report = reports.borrow_and_update().clone();
         let news = report.filter(|report| !is_written(report, written.as_ref()));
         let Some(report) = news else {
-            health.write_works();
+            monitor.write_works();
             if reports.changed().await.is_err() {
                 return;
             }
@@ -59,7 +59,7 @@ pub(crate) async fn publish(
         match write(&api, &node, &report).await {
             Ok(()) => {
                 failures = 0;
-                health.write_works();
+                monitor.write_works();
                 metrics.status_written();
                 written = Some((report.uid, report.status));
                 tokio::time::sleep(pace.after_write(Instant::now())).await;
@@ -68,7 +68,7 @@ pub(crate) async fn publish(
             Err(Failure::Gone) => written = Some((report.uid, report.status)),
             Err(Failure::Other(message)) => {
                 failures += 1;
-                health.write_failed();
+                monitor.write_failed();
                 let wait = Duration::from_secs(1 << u32::min(failures, 5)).min(LONGEST);
                 tracing::warn!(
                     error = message,
@@ -140,25 +140,25 @@ mod tests {
     struct Scripted {
         server: Server,
         reports: watch::Sender<Option<Report>>,
-        health: HealthMonitor,
+        monitor: HealthMonitor,
     }
 
     fn start() -> Scripted {
         let (service, server) = mock::pair::<Request<Body>, Response<Body>>();
         let api = Api::all(Client::new(service, "default"));
         let (reports, receiver) = watch::channel(None);
-        let (metrics, health) = (Metrics::default(), HealthMonitor::default());
+        let (metrics, monitor) = (Metrics::default(), HealthMonitor::default());
         tokio::spawn(publish(
             api,
             "n1".to_owned(),
             receiver,
             metrics,
-            health.clone(),
+            monitor.clone(),
         ));
         Scripted {
             server,
             reports,
-            health,
+            monitor,
         }
     }
 
@@ -249,16 +249,16 @@ mod tests {
         scripted.reports.send_replace(Some(report("u1", 1)));
         for _ in 0..5 {
             scripted.answer(403).await;
-            assert_eq!(scripted.health.check(), Ok(()));
+            assert_eq!(scripted.monitor.check(), Ok(()));
         }
         for _ in 0..3 {
             scripted.answer(403).await;
         }
-        let why = scripted.health.check().unwrap_err();
+        let why = scripted.monitor.check().unwrap_err();
         assert!(why.contains("writing the status"), "{why}");
         scripted.answer(200).await;
         scripted.reports.send_replace(Some(report("u1", 2)));
         scripted.answer(200).await;
-        assert_eq!(scripted.health.check(), Ok(()));
+        assert_eq!(scripted.monitor.check(), Ok(()));
     }
 }

@@ -69,8 +69,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
     let mut registry = Registry::default();
     metrics.register(&mut registry);
     let health = Health::default();
-    let health = HealthMonitor::default();
-    let beats = health.clone();
+    let monitor = HealthMonitor::default();
+    let beats = monitor.clone();
     health.check_with(move || beats.check());
     let address = config.listen;
     let listener = TcpListener::bind(address)
@@ -91,15 +91,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AgentErr
         runtime,
         settings,
         metrics.clone(),
-        health.clone(),
+        monitor.clone(),
         objects.clone(),
         reports,
     );
     tracing::info!(node = config.node, %address, "the agent runs");
     // The node's loop ends first: it drops the receiver of the watch and the sender of reports,
     // which ends the two others.
-    let following = follow(client, config.node.clone(), seen, health.clone());
-    let publishing = publish(api, config.node, written, metrics, health);
+    let following = follow(client, config.node.clone(), seen, monitor.clone());
+    let publishing = publish(api, config.node, written, metrics, monitor);
     let looping = async {
         node.run(stop.clone()).await;
         health.set_not_ready();

@@ -42,7 +42,7 @@ pub(crate) async fn follow(
     client: Client,
     node: String,
     seen: watch::Sender<WatchedObject>,
-    health: HealthMonitor,
+    monitor: HealthMonitor,
 ) {
     let api: Api<NodeImages> = Api::all(client);
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
@@ -63,12 +63,12 @@ pub(crate) async fn follow(
                 Some(Ok(event)) => {
                     waits.answered(&event);
                     if !matches!(event, Event::Init) {
-                        health.watch_works();
+                        monitor.watch_works();
                     }
                     state.take(event);
                 }
                 Some(Err(error)) => {
-                    health.watch_failed();
+                    monitor.watch_failed();
                     let wait = waits.failed(&error);
                     tokio::select! {
                         () = seen.closed() => return,

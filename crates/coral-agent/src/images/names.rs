@@ -108,7 +108,7 @@ pub(crate) async fn apply<R: ImageRuntime>(
     memory: &mut NameState,
     images: &[NodeImage],
     runtime: &R,
-    health: &HealthMonitor,
+    monitor: &HealthMonitor,
     now: Timestamp,
 ) -> Result<bool, RuntimeError> {
     let mut actions = std::mem::take(&mut decision.names);
@@ -123,7 +123,7 @@ pub(crate) async fn apply<R: ImageRuntime>(
     let mut actions = actions.into_iter();
     for action in actions.by_ref() {
         let done = action.apply(runtime).await;
-        health.goes_on();
+        monitor.goes_on();
         match done {
             Ok(()) => memory.note(&action, Ok(()), now),
             Err(error) if error.category() == Category::Unavailable => return Err(error),

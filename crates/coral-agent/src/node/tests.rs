@@ -27,7 +27,7 @@ struct Machine {
     seen: watch::Sender<WatchedObject>,
     reports: watch::Receiver<Option<Report>>,
     object: NodeImages,
-    health: HealthMonitor,
+    monitor: HealthMonitor,
     agent: Option<DropGuard>,
 }
 
@@ -46,7 +46,7 @@ impl Machine {
             seen: watch::channel(WatchedObject::NotYet).0,
             reports: watch::channel(None).1,
             object,
-            health: HealthMonitor::default(),
+            monitor: HealthMonitor::default(),
             agent: None,
         };
         machine.restart();
@@ -72,7 +72,7 @@ impl Machine {
             runtime,
             settings,
             Metrics::default(),
-            self.health.clone(),
+            self.monitor.clone(),
             objects,
             sender,
         );
@@ -358,8 +358,8 @@ async fn a_look_makes_removals_for_half_a_minute_and_the_next_one_begins_with_th
             names: actions.collect(),
             ..Decision::default()
         };
-        let (health, now) = (HealthMonitor::default(), Timestamp::now());
-        let is_left = names::apply(&mut decision, &mut memory, &[], &runtime, &health, now);
+        let (monitor, now) = (HealthMonitor::default(), Timestamp::now());
+        let is_left = names::apply(&mut decision, &mut memory, &[], &runtime, &monitor, now);
         let is_left = is_left.await.unwrap();
         assert_eq!(is_left, names.len() > 2);
         let tried = std::mem::take(&mut runtime.state().removals);
@@ -410,11 +410,11 @@ async fn an_agent_is_ready_while_its_slow_looks_get_on_and_not_once_the_loop_sta
     // Not `until`: the paused clock advances by the time that removals take.
     machine.reports.wait_for(is_empty).await.unwrap();
     assert_eq!(machine.runtime.state().removals.len(), 3);
-    assert_eq!(machine.health.check(), Ok(()));
+    assert_eq!(machine.monitor.check(), Ok(()));
     machine.agent = None;
     while machine.reports.changed().await.is_ok() {}
     tokio::time::advance(Duration::from_mins(3)).await;
-    assert!(machine.health.check().is_err(), "the loop has ended");
+    assert!(machine.monitor.check().is_err(), "the loop has ended");
 }
 
 /// Regression: of many removals that take half a minute each, only one was made between two pulls.
