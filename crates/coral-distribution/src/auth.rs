@@ -51,6 +51,12 @@ impl HostState {
         *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
     }
 
+    /// Forgets a demand that cannot be met: it may hold for the repository alone that made it.
+    fn forget(&self, known: &Scheme) {
+        let mut scheme = self.scheme.lock().unwrap_or_else(PoisonError::into_inner);
+        scheme.take_if(|it| it == known);
+    }
+
     /// Records that a request succeeded without authentication, unless a challenge arrived
     /// meanwhile.
     fn set_open(&self) {

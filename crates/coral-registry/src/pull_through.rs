@@ -32,12 +32,24 @@ impl PullThrough {
     /// Fetches from these hosts with this client. Clients that may read the registry can read
     /// everything that the credentials give access to.
     pub fn new(client: Client, credentials: Arc<Credentials>, hosts: Vec<Host>) -> Self {
-        let named = |host: Host| Some((first_part(&host)?, host));
+        let mut named = Vec::new();
+        for host in hosts {
+            // Every host has one: its own name is no longer than a path may be.
+            if let Some(first) = first_part(&host)
+                && !named.iter().any(|(_, known)| *known == host)
+            {
+                named.push((first, host));
+            }
+        }
         Self {
             client,
             credentials,
-            hosts: hosts.into_iter().filter_map(named).collect(),
+            hosts: named,
         }
+    }
+
+    pub(crate) fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().map(|(_, host)| host)
     }
 
     /// The registry that the images of a repository come from.
@@ -133,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_repository_belongs_to_the_host_that_its_path_begins_with() {
-        let hosts = ["docker.io", "quay.io:8443", "[::1]:5000"];
+        let hosts = ["docker.io", "quay.io:8443", "[::1]:5000", "index.docker.io"];
         let hosts = hosts.map(|host| Host::parse(host).unwrap());
         let client = Client::new(ClientOptions::default()).unwrap();
         let all = PullThrough::new(client, Credentials::none().into(), hosts.to_vec());

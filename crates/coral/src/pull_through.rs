@@ -74,7 +74,8 @@ impl PullThroughArguments {
 }
 
 fn is_own(host: &Host, address: SocketAddr, names: &[Host]) -> bool {
-    let is_here = host.is_loopback() && host.port() == Some(address.port());
+    let is_unspecified = matches!(host.name(), "0.0.0.0" | "[::]");
+    let is_here = (host.is_loopback() || is_unspecified) && host.port() == Some(address.port());
     is_here || names.contains(host) || host.as_str() == address.to_string()
 }
 
@@ -89,6 +90,8 @@ mod tests {
         for (address, host, own) in [
             ("127.0.0.1:5000", "localhost:5000", true),
             ("0.0.0.0:5000", "127.0.0.1:5000", true),
+            ("0.0.0.0:5000", "0.0.0.0:5000", true),
+            ("127.0.0.1:5000", "[::]:5000", true),
             ("127.0.0.1:5000", "localhost:5001", false),
             ("127.0.0.1:5000", "registry.corp:5000", true),
             ("192.0.2.7:5000", "192.0.2.7:5000", true),

@@ -167,11 +167,19 @@ impl Session {
         let mut round = 0;
         loop {
             round += 1;
-            let known = host.scheme();
+            let mut known = host.scheme();
             let at = (&ask.url, ask.asked.as_str());
             let found = self.header(known.as_ref(), at, candidate, &scopes).await;
             let (header, used) = match found {
                 Ok(found) => found,
+                // The demand came with the answer to another request, perhaps of a repository whose
+                // token server cannot be used.
+                Err(error) if round == 1 && !is_token_refusal(&error) => {
+                    if let Some(unmet) = known.take() {
+                        host.forget(&unmet);
+                    }
+                    (None, None)
+                }
                 Err(error) => return self.token_refused(error, candidate),
             };
             let mut sent = request(ask, header.clone());
@@ -277,12 +285,11 @@ impl Session {
     }
 
     fn token_refused(&self, error: Error, candidate: &Candidate) -> Result<Attempt, Error> {
-        match error.category() {
-            Category::Unauthorized | Category::Forbidden => {
-                let advice = self.advice(candidate);
-                Ok(Attempt::Refused(error.advised(advice)))
-            }
-            _ => Err(error),
+        if is_token_refusal(&error) {
+            let advice = self.advice(candidate);
+            Ok(Attempt::Refused(error.advised(advice)))
+        } else {
+            Err(error)
         }
     }
 
@@ -319,6 +326,14 @@ impl Session {
             .iter()
             .fold(used, |text, hint| format!("{text}; {hint}"))
     }
+}
+
+/// Whether a token server refused the credential.
+fn is_token_refusal(error: &Error) -> bool {
+    matches!(
+        error.category(),
+        Category::Unauthorized | Category::Forbidden
+    )
 }
 
 async fn refused(response: Response, advice: String, expired: bool) -> Error {

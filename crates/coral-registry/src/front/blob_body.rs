@@ -134,6 +134,10 @@ fn mapped(file: &File, span: Span, wire: Wire) -> Option<Mapped> {
 
 /// The end of a body whose source failed.
 fn cut_off(error: StoreError) -> io::Error {
+    if matches!(error, StoreError::Closed) {
+        tracing::info!("a blob was cut off while it was sent: the registry is stopping");
+        return io::Error::other(error);
+    }
     let reason = std::error::Error::source(&error).map(ToString::to_string);
     let category = error.category();
     tracing::error!(

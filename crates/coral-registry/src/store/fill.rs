@@ -25,8 +25,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use coral_distribution::RepositoryClient;
-use coral_image::{Descriptor, Digest, Manifest, RepositoryPath, Tag, Version};
+use coral_distribution::{Category, RepositoryClient};
+use coral_image::{Descriptor, Digest, Host, Manifest, RepositoryPath, Tag, Version};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
@@ -46,14 +46,18 @@ use super::{
 };
 use crate::pull_through::{PullThrough, UpstreamError};
 
-/// How many blobs are fetched at once; further ones wait.
-const MOST_DOWNLOADS: usize = 128;
-/// How many images are completed at once.
+/// How many blobs are fetched at once from one source; further ones wait.
+const MOST_DOWNLOADS: usize = 64;
+/// How many images of one source are completed at once.
 const MOST_COMPLETIONS: usize = 4;
+/// How long a tag that is stored waits for its source.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long stored tags are served without asking a source that does not answer.
+const OUTAGE: Duration = Duration::from_secs(15);
+/// How often one kind of failure of a source is logged.
+const WARN_EVERY: Duration = Duration::from_mins(1);
 /// How long the end of the process waits until running downloads have ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many tags are read of the store for a list.
-const MOST_TAGS: usize = 1_000_000;
 
 /// Why a download failed; shared by all that wait for it.
 #[derive(Debug, Clone)]
@@ -105,6 +109,51 @@ impl From<UploadError> for FetchFailure {
 
 type Found<T> = Result<T, UpstreamError>;
 
+/// What is known of one source. A slow one takes no slots of another.
+struct SourceState {
+    downloads: Semaphore,
+    completions: Semaphore,
+    /// When it was last found not to answer.
+    down: Mutex<Option<Instant>>,
+    /// When each kind of failure was last logged.
+    logged: Mutex<HashMap<&'static str, Instant>>,
+}
+
+impl Default for SourceState {
+    fn default() -> Self {
+        Self {
+            downloads: Semaphore::new(MOST_DOWNLOADS),
+            completions: Semaphore::new(MOST_COMPLETIONS),
+            down: Mutex::default(),
+            logged: Mutex::default(),
+        }
+    }
+}
+
+impl SourceState {
+    fn failed(&self, category: Category, now: Instant) {
+        use Category::{Connect, Dns, Timeout, Tls};
+        if matches!(category, Connect | Dns | Timeout | Tls) {
+            *lock(&self.down) = Some(now);
+        }
+    }
+
+    fn is_down(&self, now: Instant) -> bool {
+        lock(&self.down).is_some_and(|at| now.saturating_duration_since(at) < OUTAGE)
+    }
+
+    /// Whether a failure of this kind is to be logged.
+    fn is_news(&self, category: Category, now: Instant) -> bool {
+        let mut logged = lock(&self.logged);
+        let last = logged.get(category.as_str());
+        let is_news = last.is_none_or(|at| now.saturating_duration_since(*at) >= WARN_EVERY);
+        if is_news {
+            logged.insert(category.as_str(), now);
+        }
+        is_news
+    }
+}
+
 /// A store, and the registries that it is filled from.
 #[derive(Clone)]
 pub(crate) struct Fill(Arc<Inner>);
@@ -124,8 +173,7 @@ struct Inner {
     sizes: Flights<(RepositoryPath, Digest), Found<Option<u64>>>,
     lists: Flights<RepositoryPath, Found<Arc<Vec<Tag>>>>,
     referrers: Flights<(RepositoryPath, Digest), Found<Arc<Vec<Descriptor>>>>,
-    download_slots: Semaphore,
-    completion_slots: Semaphore,
+    sources: HashMap<Host, SourceState>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -144,6 +192,8 @@ impl fmt::Debug for Fill {
 impl Fill {
     /// Fetches what `store` lacks; counts the bytes in `fetched`.
     pub(crate) fn new(store: Arc<dyn Store>, pull_through: PullThrough, fetched: Counter) -> Self {
+        let sources = pull_through.hosts().cloned();
+        let sources = sources.map(|host| (host, SourceState::default())).collect();
         Self(Arc::new(Inner {
             store,
             pull_through,
@@ -158,8 +208,7 @@ impl Fill {
             sizes: Flights::default(),
             lists: Flights::default(),
             referrers: Flights::default(),
-            download_slots: Semaphore::new(MOST_DOWNLOADS),
-            completion_slots: Semaphore::new(MOST_COMPLETIONS),
+            sources,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         }))
@@ -201,20 +250,36 @@ impl Fill {
             }
             None => {}
         }
+        let before = self.0.store.resolve(repository, &version).await?;
+        let source = self.0.source_of(repository);
+        if before.is_some() && source.is_some_and(|source| source.is_down(Instant::now())) {
+            return Ok(before);
+        }
         let key = (repository.clone(), tag.clone());
         let (inner, (of, asked)) = (Arc::clone(&self.0), key.clone());
         let look_up = || async move { inner.look_up(&of, &asked, upstream).await };
-        let answer = self.0.tags.join(key, look_up).await;
+        let answer = self.0.tags.join(key, look_up);
+        let answer = if before.is_some() {
+            match tokio::time::timeout(LOOKUP_TIMEOUT, answer).await {
+                Ok(answer) => answer,
+                // The lookup goes on. A source that hangs is not waited for again.
+                Err(_) => {
+                    source.inspect(|source| source.failed(Category::Timeout, Instant::now()));
+                    return Ok(before);
+                }
+            }
+        } else {
+            answer.await
+        };
         let stored = match answer.ok_or(StoreError::Closed)? {
             Ok(Some(named)) => return Ok(Some(named)),
-            Ok(None) => self.0.store.resolve(repository, &version).await?,
+            Ok(None) => before,
             Err(error) => {
-                warn(repository, &error);
-                let stored = self.0.store.resolve(repository, &version).await?;
-                if stored.is_none() {
+                self.0.warn(repository, &error);
+                if before.is_none() {
                     return Err(StoreError::Upstream(error.into()));
                 }
-                stored
+                before
             }
         };
         lock(&self.0.lookups).record(repository, tag, stored.clone(), Instant::now());
@@ -241,7 +306,7 @@ impl Fill {
         match self.0.fetch_manifest(repository, digest, upstream).await {
             Ok(manifest) => Ok(manifest.as_ref().map(stored)),
             Err(error) => {
-                warn(repository, &error);
+                self.0.warn(repository, &error);
                 lock(&self.0.lookups).failed(repository, Instant::now());
                 Err(StoreError::Upstream(error.into()))
             }
@@ -294,7 +359,7 @@ impl Fill {
         };
         let size = self.0.sizes.join(key, ask).await;
         size.ok_or(StoreError::Closed)?.map_err(|error| {
-            warn(repository, &error);
+            self.0.warn(repository, &error);
             StoreError::Upstream(error.into())
         })
     }
@@ -340,7 +405,7 @@ impl Fill {
             Ok(tags) => tags,
             Err(error) if error.is_absence() => return self.0.store.tags(repository, page).await,
             Err(error) => {
-                warn(repository, &error);
+                self.0.warn(repository, &error);
                 let stored = self.0.store.tags(repository, page).await?;
                 return match stored {
                     Some(stored) => Ok(Some(stored)),
@@ -348,14 +413,8 @@ impl Fill {
                 };
             }
         };
-        let all = PageQuery {
-            after: None,
-            most: MOST_TAGS,
-        };
-        let stored = self.0.store.tags(repository, all).await?;
-        let mut tags = listed.as_ref().clone();
-        tags.extend(stored.into_iter().flat_map(|stored| stored.entries));
-        Ok(Some(page_of(tags, &page)))
+        let stored = self.0.store.tags(repository, page.clone()).await?;
+        Ok(Some(merged(&listed, stored.unwrap_or_default(), &page)))
     }
 
     /// A page of the referrers at the source; of the stored ones if the source has none or fails.
@@ -376,7 +435,7 @@ impl Fill {
             Ok(listed) if !listed.is_empty() => listed,
             Ok(_) => return self.0.store.referrers(repository, subject, page).await,
             Err(error) => {
-                warn(repository, &error);
+                self.0.warn(repository, &error);
                 return self.0.store.referrers(repository, subject, page).await;
             }
         };
@@ -388,12 +447,26 @@ impl Fill {
     }
 }
 
-fn warn(repository: &RepositoryPath, error: &UpstreamError) {
-    let category = error.category.as_str();
-    tracing::warn!(%repository, category, "cannot pull through: {error}");
-}
-
 impl Inner {
+    fn source_of(&self, repository: &RepositoryPath) -> Option<&SourceState> {
+        self.sources.get(self.pull_through.host_of(repository)?)
+    }
+
+    /// Logs a failure of a source, each kind once a minute.
+    fn warn(&self, repository: &RepositoryPath, error: &UpstreamError) {
+        let (category, now) = (error.category, Instant::now());
+        let Some(source) = self.source_of(repository) else {
+            return;
+        };
+        source.failed(category, now);
+        if source.is_news(category, now) {
+            let category = category.as_str();
+            tracing::warn!(%repository, category, "cannot pull through: {error}");
+        } else {
+            tracing::debug!(%repository, category = category.as_str(), "cannot pull through: {error}");
+        }
+    }
+
     /// Asks the source what a tag names. If that is stored, the tag is moved to it; otherwise its
     /// manifest is fetched, because an image that the source does not send must not be named.
     async fn look_up(
@@ -495,7 +568,9 @@ impl Inner {
         }
         let (inner, of) = (Arc::clone(self), repository.clone());
         let list = || async move {
-            let tags = Arc::new(upstream.tags().await?);
+            let mut tags = upstream.tags().await?;
+            sort(&mut tags);
+            let tags = Arc::new(tags);
             lock(&inner.listed).record(&of, Arc::clone(&tags), Instant::now());
             Ok(tags)
         };
@@ -622,36 +697,64 @@ fn parsed(stored: &StoredManifest) -> Option<Manifest> {
     Manifest::parse_pinned(bytes, Some(&record.media_type), &record.digest).ok()
 }
 
-/// A page of a list of tags in any order.
-fn page_of(mut tags: Vec<Tag>, page: &PageQuery) -> Page<Tag> {
+/// A page of a sorted list of tags together with the same page of the stored ones.
+fn merged(listed: &[Tag], stored: Page<Tag>, page: &PageQuery) -> Page<Tag> {
+    let after = page.after.as_deref();
+    let start = listed.partition_point(|tag| after.is_some_and(|after| tag.as_str() <= after));
+    let most = page.most.saturating_add(1);
+    let mut entries: Vec<Tag> = listed[start..].iter().take(most).cloned().collect();
+    entries.extend(stored.entries);
+    sort(&mut entries);
+    let more = stored.more || entries.len() > page.most;
+    entries.truncate(page.most);
+    Page { entries, more }
+}
+
+fn sort(tags: &mut Vec<Tag>) {
     tags.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     tags.dedup();
-    let after = page.after.as_deref();
-    tags.retain(|tag| after.is_none_or(|after| tag.as_str() > after));
-    let more = tags.len() > page.most;
-    tags.truncate(page.most);
-    Page {
-        entries: tags,
-        more,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tags(names: &str) -> Vec<Tag> {
+        let names = names.split_whitespace();
+        names.map(|name| Tag::parse(name).unwrap()).collect()
+    }
+
     #[test]
     fn tags_of_both_sides_are_one_sorted_list() {
-        let tags = ["b", "a", "c", "a"].map(|tag| Tag::parse(tag).unwrap());
-        let names = |after: Option<&str>, most| {
+        let listed = tags("a b d");
+        let names = |after: Option<&str>, most, stored: &str, stored_more| {
             let after = after.map(str::to_owned);
-            let page = page_of(tags.to_vec(), &PageQuery { after, most });
+            let stored = Page {
+                entries: tags(stored),
+                more: stored_more,
+            };
+            let page = merged(&listed, stored, &PageQuery { after, most });
             let names: Vec<String> = page.entries.iter().map(ToString::to_string).collect();
             (names.join(" "), page.more)
         };
-        assert_eq!(names(None, 10), ("a b c".to_owned(), false));
-        assert_eq!(names(None, 2), ("a b".to_owned(), true));
-        assert_eq!(names(Some("a"), 2), ("b c".to_owned(), false));
-        assert_eq!(names(Some("c"), 2), (String::new(), false));
+        assert_eq!(names(None, 10, "a c", false), ("a b c d".to_owned(), false));
+        assert_eq!(names(None, 2, "a c", false), ("a b".to_owned(), true));
+        assert_eq!(names(Some("a"), 2, "c", false), ("b c".to_owned(), true));
+        assert_eq!(names(Some("c"), 2, "", false), ("d".to_owned(), false));
+        assert_eq!(names(Some("d"), 2, "e f", true), ("e f".to_owned(), true));
+    }
+
+    #[test]
+    fn a_source_that_does_not_answer_is_left_alone_and_a_failure_is_logged_once_a_minute() {
+        let (source, now) = (SourceState::default(), Instant::now());
+        source.failed(Category::Server, now);
+        assert!(!source.is_down(now), "it answered");
+        source.failed(Category::Timeout, now);
+        assert!(source.is_down(now + OUTAGE / 2));
+        assert!(!source.is_down(now + OUTAGE));
+        assert!(source.is_news(Category::Server, now));
+        assert!(!source.is_news(Category::Server, now + WARN_EVERY / 2));
+        assert!(source.is_news(Category::Timeout, now));
+        assert!(source.is_news(Category::Server, now + WARN_EVERY));
     }
 }

@@ -42,15 +42,22 @@ impl Inner {
         repository: &RepositoryPath,
         image: &Manifest,
     ) -> Result<(), FetchFailure> {
-        let _slot = self.completion_slot().await?;
-        self.ensure_blobs(repository, image).await?;
+        // An image whose blobs are all here does not wait for slow ones.
+        if !self.missing_blobs(repository, image).await?.is_empty() {
+            let _slot = self.completion_slot(repository).await?;
+            self.ensure_blobs(repository, image).await?;
+        }
         self.publish(repository, image.clone()).await;
         Ok(())
     }
 
-    async fn completion_slot(&self) -> Result<SemaphorePermit<'_>, FetchFailure> {
+    async fn completion_slot(
+        &self,
+        repository: &RepositoryPath,
+    ) -> Result<SemaphorePermit<'_>, FetchFailure> {
+        let source = self.source_of(repository).ok_or(FetchFailure::Stopped)?;
         tokio::select! {
-            slot = self.completion_slots.acquire() => slot.map_err(|_| FetchFailure::Stopped),
+            slot = source.completions.acquire() => slot.map_err(|_| FetchFailure::Stopped),
             () = self.stop.cancelled() => Err(FetchFailure::Stopped),
         }
     }
@@ -61,19 +68,29 @@ impl Inner {
         repository: &RepositoryPath,
         image: &Manifest,
     ) -> Result<(), FetchFailure> {
-        let (mut missing, mut bytes) = (vec![], 0_u64);
-        for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
-            if !self.has_blob(repository, &blob.digest).await? {
-                missing.push(blob.clone());
-                bytes = bytes.saturating_add(blob.size);
-            }
-        }
+        let missing = self.missing_blobs(repository, image).await?;
+        let sizes = missing.iter().map(|blob| blob.size);
+        let bytes = sizes.fold(0, u64::saturating_add);
         self.store.check_room(bytes).await?;
         stream::iter(missing)
             .map(|blob| self.ensure_blob(repository, blob))
             .buffer_unordered(MOST_BLOBS)
             .try_collect()
             .await
+    }
+
+    async fn missing_blobs(
+        &self,
+        repository: &RepositoryPath,
+        image: &Manifest,
+    ) -> Result<Vec<Descriptor>, StoreError> {
+        let mut missing = vec![];
+        for blob in image.blobs().filter(|blob| !blob.is_foreign()) {
+            if !self.has_blob(repository, &blob.digest).await? {
+                missing.push(blob.clone());
+            }
+        }
+        Ok(missing)
     }
 
     async fn ensure_blob(
@@ -126,7 +143,7 @@ impl Inner {
         for parent in parents {
             let (inner, repository) = (Arc::clone(self), repository.clone());
             self.tasks.spawn(async move {
-                match inner.completion_slot().await {
+                match inner.completion_slot(&repository).await {
                     Ok(_slot) => inner.publish(&repository, parent).await,
                     Err(_) => lock(&inner.pending).failed(&repository, &parent.digest()),
                 }

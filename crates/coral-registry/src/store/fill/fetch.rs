@@ -8,7 +8,7 @@ use coral_image::{Descriptor, RepositoryPath};
 use futures::StreamExt as _;
 
 use super::download::Download;
-use super::{FetchFailure, Inner, lock, warn};
+use super::{FetchFailure, Inner, lock};
 use crate::store::{BlobContent, UploadWriter};
 
 /// How many pieces that have arrived are written at once.
@@ -22,6 +22,8 @@ const RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(5),
     MAX_RETRY_DELAY,
 ];
+/// How many bytes are reserved on the disk before they arrive.
+const MOST_RESERVED: u64 = 64 << 20;
 /// Clients give up before a longer wait is over.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// Bytes of progress after which a source gets all waits again.
@@ -55,7 +57,7 @@ impl Inner {
             };
             let end = inner.fetch(&running, upstream).await;
             if let Err(FetchFailure::Upstream(error)) = &end {
-                warn(&running.repository, error);
+                inner.warn(&running.repository, error);
                 // What is stored may be complete: the next lookup finds it.
                 lock(&inner.lookups).failed(&running.repository, Instant::now());
             }
@@ -69,8 +71,10 @@ impl Inner {
         download: &Download,
         upstream: RepositoryClient,
     ) -> Result<(), FetchFailure> {
+        let source = self.source_of(&download.repository);
+        let source = source.ok_or(FetchFailure::Stopped)?;
         let slot = tokio::select! {
-            slot = self.download_slots.acquire() => slot,
+            slot = source.downloads.acquire() => slot,
             () = self.stop.cancelled() => return Err(FetchFailure::Stopped),
         };
         let _slot = slot.map_err(|_| FetchFailure::Stopped)?;
@@ -162,8 +166,9 @@ impl Inner {
         let mut pieces = opened?.ready_chunks(MOST_PIECES);
         if offset == 0 {
             // The source has the blob. If the disk is full, that shows before a reader has its first
-            // byte, and the blob is passed through.
-            let reserved = writer.reserve(download.blob.size).await;
+            // byte, and the blob is passed through. A manifest may state any size, so little is
+            // reserved for what has not arrived.
+            let reserved = writer.reserve(download.blob.size.min(MOST_RESERVED)).await;
             reserved.map_err(FetchFailure::from)?;
         }
         loop {

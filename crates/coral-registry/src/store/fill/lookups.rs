@@ -162,8 +162,9 @@ impl RateLimits {
     }
 }
 
-/// How many lists of tags are kept.
+/// How many lists of tags are kept, and how many tags of all of them.
 const MOST_LISTS: usize = 64;
+const MOST_LISTED: usize = 500_000;
 
 /// Lists of the tags at their sources, so that not every page of a list reads all of it there.
 #[derive(Debug, Default)]
@@ -182,7 +183,9 @@ impl TagLists {
         now: Instant,
     ) {
         self.0.retain(|_, (_, at)| is_recent(*at, now));
-        if self.0.len() < MOST_LISTS {
+        let listed: usize = self.0.values().map(|(tags, _)| tags.len()).sum();
+        let has_room = self.0.is_empty() || listed + tags.len() <= MOST_LISTED;
+        if has_room && self.0.len() < MOST_LISTS {
             self.0.insert(repository.clone(), (tags, now));
         }
     }
@@ -291,7 +294,10 @@ mod tests {
         assert!(lists.get(&first, now + Duration::from_secs(59)).is_some());
         let later = now + Duration::from_mins(1);
         assert!(lists.get(&first, later).is_none());
-        lists.record(&first, Arc::default(), later);
+        let many = Arc::new(vec![tag("a"); MOST_LISTED]);
+        lists.record(&first, many.clone(), later);
         assert_eq!(lists.0.len(), 1);
+        lists.record(&path("docker.io/1"), many, later);
+        assert_eq!(lists.0.len(), 1, "there are too many tags");
     }
 }
