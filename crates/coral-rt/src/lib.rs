@@ -35,8 +35,8 @@ pub use open_files::raise_open_file_limit;
 pub use register::register_each;
 pub use request_id::with_request_ids;
 pub use serve::{
-    Connections, HostError, Overload, Peer, ReadLimit, RequestHost, Serving, Timeouts, Transport,
-    network_of, serve,
+    Connections, HostError, Overload, Peer, ReadLimit, RepeatedEvent, RequestHost, Serving,
+    Timeouts, Transport, network_of, serve,
 };
 pub use shutdown::shutdown_on_signal;
 pub use tls::{

@@ -39,7 +39,7 @@ pub use self::connections::{Connections, network_of};
 pub use self::host::{HostError, RequestHost};
 pub use self::overload::Overload;
 use self::overload::{RESERVE_TIME, RESERVE_TIMEOUTS, Reserve};
-use self::repeated::RepeatedEvent;
+pub use self::repeated::RepeatedEvent;
 use self::timed::TimedStream;
 use crate::tls::Tls;
 

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use coral_distribution::{Category, RepositoryClient};
 use coral_image::{Descriptor, Digest, Host, Manifest, RepositoryPath, Tag, Version};
+use coral_rt::RepeatedEvent;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use prometheus_client::metrics::counter::Counter;
@@ -54,8 +55,6 @@ const MOST_COMPLETIONS: usize = 4;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long stored tags are served without asking a source that does not answer.
 const OUTAGE: Duration = Duration::from_secs(15);
-/// How often one kind of failure of a source is logged.
-const WARN_EVERY: Duration = Duration::from_mins(1);
 /// How long the end of the process waits until running downloads have ended.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -115,8 +114,8 @@ struct SourceState {
     completions: Semaphore,
     /// When it was last found not to answer.
     down: Mutex<Option<Instant>>,
-    /// When each kind of failure was last logged.
-    logged: Mutex<HashMap<&'static str, Instant>>,
+    /// The failures of each kind.
+    failures: Mutex<HashMap<&'static str, RepeatedEvent>>,
 }
 
 impl Default for SourceState {
@@ -125,7 +124,7 @@ impl Default for SourceState {
             downloads: Semaphore::new(MOST_DOWNLOADS),
             completions: Semaphore::new(MOST_COMPLETIONS),
             down: Mutex::default(),
-            logged: Mutex::default(),
+            failures: Mutex::default(),
         }
     }
 }
@@ -142,15 +141,10 @@ impl SourceState {
         lock(&self.down).is_some_and(|at| now.saturating_duration_since(at) < OUTAGE)
     }
 
-    /// Whether a failure of this kind is to be logged.
-    fn is_news(&self, category: Category, now: Instant) -> bool {
-        let mut logged = lock(&self.logged);
-        let last = logged.get(category.as_str());
-        let is_news = last.is_none_or(|at| now.saturating_duration_since(*at) >= WARN_EVERY);
-        if is_news {
-            logged.insert(category.as_str(), now);
-        }
-        is_news
+    /// Counts a failure. Returns how many of this kind to log now, if any.
+    fn to_log(&self, category: Category, now: Instant) -> Option<u64> {
+        let mut failures = lock(&self.failures);
+        failures.entry(category.as_str()).or_default().count(now)
     }
 }
 
@@ -414,7 +408,8 @@ impl Fill {
             }
         };
         let stored = self.0.store.tags(repository, page.clone()).await?;
-        Ok(Some(merged(&listed, stored.unwrap_or_default(), &page)))
+        let stored = stored.map_or((vec![], false), |stored| (stored.entries, stored.more));
+        Ok(Some(merged(&listed, stored, &page)))
     }
 
     /// A page of the referrers at the source; of the stored ones if the source has none or fails.
@@ -459,11 +454,9 @@ impl Inner {
             return;
         };
         source.failed(category, now);
-        if source.is_news(category, now) {
+        if let Some(times) = source.to_log(category, now) {
             let category = category.as_str();
-            tracing::warn!(%repository, category, "cannot pull through: {error}");
-        } else {
-            tracing::debug!(%repository, category = category.as_str(), "cannot pull through: {error}");
+            tracing::warn!(%repository, category, times, "cannot pull through: {error}");
         }
     }
 
@@ -698,14 +691,14 @@ fn parsed(stored: &StoredManifest) -> Option<Manifest> {
 }
 
 /// A page of a sorted list of tags together with the same page of the stored ones.
-fn merged(listed: &[Tag], stored: Page<Tag>, page: &PageQuery) -> Page<Tag> {
+fn merged(listed: &[Tag], (stored, more_stored): (Vec<Tag>, bool), page: &PageQuery) -> Page<Tag> {
     let after = page.after.as_deref();
     let start = listed.partition_point(|tag| after.is_some_and(|after| tag.as_str() <= after));
     let most = page.most.saturating_add(1);
     let mut entries: Vec<Tag> = listed[start..].iter().take(most).cloned().collect();
-    entries.extend(stored.entries);
+    entries.extend(stored);
     sort(&mut entries);
-    let more = stored.more || entries.len() > page.most;
+    let more = more_stored || entries.len() > page.most;
     entries.truncate(page.most);
     Page { entries, more }
 }
@@ -729,10 +722,7 @@ mod tests {
         let listed = tags("a b d");
         let names = |after: Option<&str>, most, stored: &str, stored_more| {
             let after = after.map(str::to_owned);
-            let stored = Page {
-                entries: tags(stored),
-                more: stored_more,
-            };
+            let stored = (tags(stored), stored_more);
             let page = merged(&listed, stored, &PageQuery { after, most });
             let names: Vec<String> = page.entries.iter().map(ToString::to_string).collect();
             (names.join(" "), page.more)
@@ -752,9 +742,10 @@ mod tests {
         source.failed(Category::Timeout, now);
         assert!(source.is_down(now + OUTAGE / 2));
         assert!(!source.is_down(now + OUTAGE));
-        assert!(source.is_news(Category::Server, now));
-        assert!(!source.is_news(Category::Server, now + WARN_EVERY / 2));
-        assert!(source.is_news(Category::Timeout, now));
-        assert!(source.is_news(Category::Server, now + WARN_EVERY));
+        assert_eq!(source.to_log(Category::Server, now), Some(1));
+        assert_eq!(source.to_log(Category::Server, now), None);
+        assert_eq!(source.to_log(Category::Timeout, now), Some(1));
+        let later = now + Duration::from_mins(1);
+        assert_eq!(source.to_log(Category::Server, later), Some(2));
     }
 }

@@ -6,7 +6,7 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// Decides when a repeated event is logged: at once, and then once per interval.
 #[derive(Debug, Default)]
-pub(super) struct RepeatedEvent {
+pub struct RepeatedEvent {
     last: Option<Instant>,
     unlogged: u64,
 }
@@ -14,7 +14,7 @@ pub(super) struct RepeatedEvent {
 impl RepeatedEvent {
     /// Counts one event. Returns the number of events since the last log line, if a line is due
     /// now.
-    pub(super) fn count(&mut self, now: Instant) -> Option<u64> {
+    pub fn count(&mut self, now: Instant) -> Option<u64> {
         self.unlogged += 1;
         if self.last.is_some_and(|last| now < last + INTERVAL) {
             return None;
