@@ -254,14 +254,12 @@ impl Fill {
         let look_up = || async move { inner.look_up(&of, &asked, upstream).await };
         let answer = self.0.tags.join(key, look_up);
         let answer = if before.is_some() {
-            match tokio::time::timeout(LOOKUP_TIMEOUT, answer).await {
-                Ok(answer) => answer,
+            let Ok(answer) = tokio::time::timeout(LOOKUP_TIMEOUT, answer).await else {
                 // The lookup goes on. A source that hangs is not waited for again.
-                Err(_) => {
-                    source.inspect(|source| source.failed(Category::Timeout, Instant::now()));
-                    return Ok(before);
-                }
-            }
+                source.inspect(|source| source.failed(Category::Timeout, Instant::now()));
+                return Ok(before);
+            };
+            answer
         } else {
             answer.await
         };
