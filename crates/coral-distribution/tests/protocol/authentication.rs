@@ -332,6 +332,30 @@ async fn a_challenge_without_a_realm_is_not_tried_again() {
     assert_eq!(error.disposition(), Disposition::WaitForChange, "{error}");
 }
 
+/// Regression: one repository whose token server cannot be used made every other repository of its
+/// registry fail, until the process ended.
+#[tokio::test]
+async fn a_token_server_that_cannot_be_used_spoils_no_other_repository() {
+    let (registry, built) = registry_with_image().await;
+    let realms = ["http://192.0.2.7/token", "http://localhost:1/token"];
+    for realm in realms {
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"s\"");
+        let demand = status(401, &[("www-authenticate", &challenge)], "");
+        registry.clear_faults();
+        registry.fault(Fault::new(demand).path("/v2/private/"));
+        let client = Client::new(plain(&[&registry])).unwrap();
+        let of = |path| client.repository(&repository(&registry, path), Credentials::none().into());
+        let error = of("private/app").head(&tag("1")).await.unwrap_err();
+        assert!(!error.to_string().contains("401"), "{realm}: {error}");
+        for _ in 0..2 {
+            let found = of(PATH).head(&tag("1")).await.unwrap();
+            let found = found.map(|found| found.digest);
+            assert_eq!(found, Some(built.digest()), "{realm}");
+            of("private/app").head(&tag("1")).await.unwrap_err();
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_kind_of_authentication_is_named() {
     let registry = FaultRegistry::start().await;
