@@ -73,7 +73,7 @@ impl RepositoryClient {
     }
 
     /// The manifest, verified. A missing manifest is an error of category
-    /// [`Category::NotFound`](crate::Category::NotFound).
+    /// [`Category::NotFound`].
     pub async fn manifest(&self, version: &Version) -> Result<Manifest, Error> {
         let asked = format!("reading manifest {}", self.named(version));
         let response = expect(
