@@ -174,7 +174,12 @@ impl Session {
                 Ok(found) => found,
                 // The demand came with the answer to another request, perhaps of a repository whose
                 // token server cannot be used.
-                Err(error) if round == 1 && !is_token_refusal(&error) => {
+                // A body that can be sent only once is not risked for that.
+                Err(error)
+                    if round == 1
+                        && !is_token_refusal(&error)
+                        && !matches!(ask.body, Body::Stream(..)) =>
+                {
                     if let Some(unmet) = known.take() {
                         host.forget(&unmet);
                     }
